@@ -11,8 +11,8 @@
 #   TINY=1              of gpu: a small model to try it with
 # Of prune: MODEL, OUT, LAYERS=6, and if you like
 #   START=22            the first layer to drop; or what chooses it:
-#   BY=similarity       or loss, simple, exit
-#   REPAIR=map  HEAL=n  repairs of the cut; with LR and SEQUENCE of healing
+#   BY=similarity       or loss; or map: the loss after REPAIR=map
+#   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, with LR, SEQUENCE, SEED
 #   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss
 #   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
@@ -36,7 +36,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(TEXTS),--texts "$(TEXTS)") $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE NF4 TASKS TEXTS SOURCE DTYPE LIMIT
+OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE SEED NF4 TASKS TEXTS SOURCE DTYPE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing
@@ -99,7 +99,7 @@ lab: $(INSTALLED)  ## open copies of the notebooks and exercises in JupyterLab: 
 explorer: $(INSTALLED)  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.show.explorer
 
-prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=100)
+prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=20)
 	$(PRUNE)
 
 test: $(INSTALLED)  ## ruff, and the tests on tiny models, every notebook included (minutes)

@@ -1,17 +1,26 @@
-"""`python -m benchmarks.peers MODEL`: what other tools choose and repair, beside ours.
+"""`python -m benchmarks.peers [MODEL …]`: what other tools make of a model, beside ours.
 
-Of 10, 20 and 30 % of the layers: the most similar block (PruneMe's choice, too, which mergekit
-cuts), short-transformers' block, ShortGPT's layers, ReplaceMe's least squares, and ours. The others
-are their formulas, computed by our code; all is in float32. Minutes are of one thread's CPU, for
-mapping and healing: choosing takes each of them one pass. Differences are from our map and then
-LoRA, paired on texts and questions. Puts the model's rows into benchmarks/results/peers.csv, depth
-by depth.
+By default of Qwen2.5-Coder-0.5B and -1.5B, on which nothing here was tuned, after dropping 10, 20
+and 30 % of the layers. Other tools run by their own code, each in an environment of its own below
+data/peers/, which pip fills; short-transformers needs an older transformers. PruneMe and ReplaceMe
+are in no registry: theirs are the formulas, in our code. PruneMe chooses the block of the row
+`ours: cut`, and mergekit cuts it.
+
+Each row is a checkpoint, scored on 64 texts that chose nothing, and kept in data/peers/: the same
+command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair. What
+is healed has three seeds. Differences are from our default repair of the same seed, paired on
+texts. In the end the models' rows are put into benchmarks/results/peers.csv.
 """
 
+import json
+import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+import venv
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -19,35 +28,120 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.blocks import Block
+from lib import evaluation, paths, storage
 from lib.data import sets
 from lib.evaluation import weighted_mean
-from lib.healing import heal, linear, lora
-from lib.models import loading, machine, registry
-from lib.models.layers import only_layers
-from lib.prune.options import FITTED, MAX_TOKENS, TEXTS, Options
-from lib.similarity import calibration_batches
+from lib.healing import linear
+from lib.models import files, loading, machine, registry
+from lib.prune import Options, steps
+from lib.prune.options import MAX_TOKENS, TEXTS
 from lib.sweep import sweep
-from replication.beyond import which_block
 
 FILE = Path(__file__).parent / "results" / "peers.csv"
-CUT, REPLACEME = "cut (PruneMe 279c6b1, mergekit)", "ReplaceMe (2505.02819), on this block"
-MAP, LORA, BOTH = "ours: map", "ours: LoRA", "ours: map, then LoRA"
-COLUMNS = ["model", "layers", "method", "task", "value", "standard_error", "difference"]
-COLUMNS += ["difference_error", "minutes", "steps", "n", "kept", "processor"]
+KEPT = paths.DATA / "peers"  # rows, and environments
+MODELS = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
+FRACTIONS = (0.1, 0.2, 0.3)
+SEEDS = range(3)
+SCORED = 64  # texts
+
+# options of `lib.prune` by the name of a row
+CUT, REPLACEME, DEFAULT = "ours: cut", "ReplaceMe (2505.02819), its formula", "ours: map, LoRA"
+OURS = {
+    CUT: {},
+    REPLACEME: {"repair": "map"},
+    "ours: map": {"repair": "map"},
+    "ours: BY=map": {"repair": "map", "by": "map"},
+    "ours: LoRA": {"heal": 8},
+    "ours: LoRA, twice as long": {"heal": 16},
+    DEFAULT: {"repair": "map", "heal": 8},
+    "ours: BY=map, LoRA": {"repair": "map", "by": "map", "heal": 8},
+}
+
+# packages of another tool, and its code: folder of the model, new folder, layers, texts, first one
+BEGIN = """
+import json, sys
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+base, out, size, texts, start = sys.argv[1:]
+size, texts, start = int(size), json.load(open(texts)), int(start)
+tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{base}/tokenizer.json")
+config = AutoConfig.from_pretrained(base)
+"""
+MERGEKIT = """
+import pathlib, subprocess
+slices = [{"sources": [{"model": base, "layer_range": ends}]}
+          for ends in ([0, start], [start + size, config.num_hidden_layers])]
+plan = {"merge_method": "passthrough", "dtype": "bfloat16", "slices": slices}
+json.dump(plan, open(f"{out}.yml", "w"))
+mergekit = pathlib.Path(sys.executable).with_name("mergekit-yaml")
+subprocess.run([mergekit, f"{out}.yml", out], check=True)
+"""
+SHORT_TRANSFORMERS = """
+from short_transformers import ShortTransformer
+config.rope_theta = config.rope_parameters["rope_theta"]
+model = ShortTransformer.from_pretrained(base, config=config, torch_dtype="auto")
+rows = [{"text": text} for text in texts]
+model.remove_layers(tokenizer, size, rows, limit=len(rows), max_length=256)
+model.save_pretrained(out)
+"""
+OPTIPFAIR = """
+import optipfair
+model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+limits = {"truncation": True, "max_length": 256, "return_tensors": "pt"}
+batches = [dict(tokenizer(text, **limits)) for text in texts]
+scores = optipfair.analyze_layer_importance(model, batches)
+least = sorted(scores, key=scores.get)[:size]
+optipfair.prune_model(model, "DEPTH", layer_indices=least).save_pretrained(out)
+"""
+END = """
+raw = json.load(open(f"{out}/config.json"))
+if "layer_types" in raw:  # none of them cuts it; here all are alike
+    raw["layer_types"] = raw["layer_types"][: raw["num_hidden_layers"]]
+json.dump(raw, open(f"{out}/config.json", "w"))
+"""
+PEERS = {
+    "mergekit 0.1.5": (["mergekit==0.1.5"], MERGEKIT),
+    "short-transformers 1.0.0": (
+        ["short-transformers==1.0.0", "transformers==4.46.3"],
+        SHORT_TRANSFORMERS,
+    ),
+    "optipfair 0.4.2 (ShortGPT's rule)": (["optipfair==0.4.2"], OPTIPFAIR),
+}
 
 
-def kept_layers(model, texts: list[torch.Tensor], size: int) -> dict[str, list[int]]:
-    """Return the layers that each tool keeps. A map, and PruneMe, need a layer before the block."""
-    changes = [which_block.of_text(model, ids) for ids in texts]
-    distances = np.mean([change["last"] for change in changes], 0)
-    influences = np.mean([change["influence"] for change in changes], 0).diagonal(1)
-    starts = {
-        CUT: 1 + distances.diagonal(size)[1:].argmin(),
-        "short-transformers 1.0.0": distances.diagonal(size + 1).argmin(),  # of one layer more
-    }
-    kept = {tool: Block(int(start), size).kept(len(influences)) for tool, start in starts.items()}
-    return kept | {"ShortGPT (2403.03853)": sorted(influences.argsort()[size:].tolist())}
+def environment(tool: str) -> Path:
+    """Return the Python of a tool's environment, which has what is missing in ours."""
+    folder = KEPT / storage.component(tool)
+    if not (folder / "installed").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        (packages,) = folder.glob("lib/*/site-packages")
+        ours = [place for place in sys.path if place.endswith("site-packages")]
+        (packages / "ours.pth").write_text("\n".join(ours))
+        subprocess.run([folder / "bin/pip", "install", "-q", *PEERS[tool][0]], check=True)
+        (folder / "installed").touch()
+    return folder / "bin/python"
+
+
+def by_peer(tool: str, name: str, size: int, start: int, folder: Path) -> Path:
+    """Return the checkpoint that a tool makes."""
+    base, out = files.open_checkpoint(name).folder, folder / "out"
+    texts = folder / "texts.json"
+    texts.write_text(json.dumps(sets.c4("train", "wheels", TEXTS)))
+    command = [environment(tool), "-c", BEGIN + PEERS[tool][1] + END]
+    subprocess.run([*command, *map(str, (base, out, size, texts, start))], check=True)
+    for file in base.glob("tokenizer*"):
+        shutil.copy(file, out)
+    return out
+
+
+def by_ours(method: str, name: str, size: int, seed: int, folder: Path) -> tuple[Path, int]:
+    """Return the checkpoint that `lib.prune` makes, and the first layer that it drops."""
+    work = steps.Work(Options(name, size, seed=seed, **OURS[method]), [], folder, {"versions": []})
+    moments, ridges = linear.moments, linear.RIDGES
+    if method == REPLACEME:
+        moments, ridges = unweighted, (1e-12,)
+    with mock.patch.multiple(linear, moments=moments, RIDGES=ridges):
+        block, adapter = steps.cut(work)
+    return steps.save(work, block, adapter, files.open_checkpoint(name).dtype), block.start
 
 
 def unweighted(before, after, inputs) -> linear.Moments:
@@ -56,75 +150,73 @@ def unweighted(before, after, inputs) -> linear.Moments:
     return linear.Moments(z.T @ z, z.T @ change, float(change.square().sum()))
 
 
-def measured(options: Options) -> pd.DataFrame:
-    """Return a row a method and task: value, examples, minutes, the layers that are kept."""
-    model, tokenizer = loading.load(options.model, dtype="float32")
-    truncated = {"truncation": True, "max_length": MAX_TOKENS, "return_tensors": "pt"}
-    chosen_on = sets.c4("train", "wheels", TEXTS)
-    ids = [tokenizer(text, **truncated).input_ids[0] for text in chosen_on]
-    kept = kept_layers(model, ids, options.layers)
-    jumps = (place for place, layer in enumerate(kept[CUT]) if place != layer)
-    block = Block(next(jumps, len(kept[CUT])), options.layers)
-    fitted_on = sets.healing_texts("wheels", FITTED)[:FITTED]
-    texts = list(calibration_batches(fitted_on, tokenizer, MAX_TOKENS, batch_tokens=2048))
-    changes = {}
-    minutes = {None: 0}
-    scores = {}
-    tables = []
-    for method, moments, ridges in (
-        (REPLACEME, unweighted, (1e-12,)),
-        (MAP, linear.moments, linear.RIDGES),
-    ):
-        start = time.process_time()
-        with mock.patch.multiple(linear, moments=moments, RIDGES=ridges):
-            maps = linear.fitted_all(model, [block], ["folded"], texts)[block]
-            changes[method] = maps["folded"][0].change
-        minutes[method] = (time.process_time() - start) / 60
-    for method, keep, fitted, steps in (
-        ("whole", range(registry.num_layers(options.model)), None, 0),
-        *((tool, keep, None, 0) for tool, keep in kept.items()),
-        (REPLACEME, kept[CUT], REPLACEME, 0),
-        (MAP, kept[CUT], MAP, 0),
-        (LORA, kept[CUT], None, options.heal),
-        (BOTH, kept[CUT], MAP, options.heal),
-        ("ours: LoRA for as many minutes", kept[CUT], None, None),
-    ):
-        if steps is None:
-            steps = round(options.heal * minutes[BOTH] / minutes[LORA])
-        model, _ = loading.load(options.model, dtype="float32")
-        start = time.process_time()
-        if fitted:
-            linear.fold(model, block, changes[fitted])
-        with tempfile.TemporaryDirectory() as folder, only_layers(model, keep):
-            if steps:
-                recipe = replace(options, heal=steps).recipe(model.num_parameters())
-                lora.merge(model, heal(model, tokenizer, recipe, Path(folder) / "healed").adapter)
-            minutes[method] = minutes[fitted] + (time.process_time() - start) / 60
-            version = (*keep, fitted, steps)  # two tools may choose the same
-            if version not in scores:
-                scores[version] = sweep(model, tokenizer, [], options.scored())
-        table = scores[version]
-        tables.append(table.assign(method=method, kept=str(list(keep)), steps=steps))
-    return pd.concat(tables).assign(minutes=lambda rows: rows.method.map(minutes))
+def cpu_seconds() -> float:
+    """Return the seconds of this process, and of those that it has waited for."""
+    return time.process_time() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
-def main(name: str = "smollm2-135m", limit: int = 32, heal: int = 16) -> None:
-    torch.set_num_threads(1)
-    depths = []
-    for fraction in (0.1, 0.2, 0.3):
+def row_of(method: str, name: str, size: int, seed: int) -> dict:
+    """Return a method's minutes and losses: measured, or as they are kept."""
+    file = KEPT / storage.component(f"{name} {size} {seed} {method}") / "row.json"
+    if not file.exists():
+        start = None
+        if method in PEERS:
+            environment(method)  # not timed
+            start = row_of(CUT, name, size, 0)["start"]
+        began = cpu_seconds()
+        with tempfile.TemporaryDirectory() as folder:
+            made = name
+            if method in PEERS:
+                made = by_peer(method, name, size, start, Path(folder))
+            elif method in OURS:
+                made, start = by_ours(method, name, size, seed, Path(folder))
+            minutes = (cpu_seconds() - began) / 60
+            task = evaluation.task("c4", "wheels", sequences=SCORED, max_tokens=MAX_TOKENS)
+            scores = sweep(*loading.load(str(made)), [], [task]).iloc[0]
+        values = {"losses": list(scores.examples), "weights": list(scores.weights)}
+        row = {"start": start, "minutes": minutes, "processor": machine.processor()} | values
+        storage.atomic_write(file, json.dumps(row, default=int).encode())
+    return json.loads(file.read_text())
+
+
+def table(names: list[str]) -> pd.DataFrame:
+    """Return a row a model, number of layers, method and seed."""
+    rows = []
+    for name, fraction in product(names, FRACTIONS):
         size = round(fraction * registry.num_layers(name))
-        options = Options(name, size, heal=heal, sequence=128, tasks="arc_easy", limit=limit)
-        rows = measured(options)
-        ours = rows[rows.method == BOTH].set_index("task").examples
-        differences = []
-        for row in rows.itertuples():
-            apart = row.examples - ours[row.task]
-            differences.append(weighted_mean(apart, row.weights))
-        rows[["difference", "difference_error"]] = differences
-        depths.append(rows.assign(model=name, layers=size, processor=machine.processor()))
-        others = [pd.read_csv(FILE).query("model != @name")] if FILE.exists() else []
-        pd.concat([*others, *depths])[COLUMNS].round(4).to_csv(FILE, index=False)
+        for method, seed in product(["whole", *PEERS, *OURS], SEEDS):
+            if seed and not OURS.get(method, {}).get("heal"):
+                continue  # there each seed is the same
+            row, ours = (row_of(each, name, size, seed) for each in (method, DEFAULT))
+            losses, weights = np.array(row["losses"]), np.array(row["weights"])
+            value, error = weighted_mean(losses, weights)
+            difference, paired = weighted_mean(losses - ours["losses"], weights)
+            rows.append(
+                {
+                    "model": name,
+                    "layers": size,
+                    "method": method,
+                    "seed": seed,
+                    "task": "c4",
+                    "value": value,
+                    "standard_error": error,
+                    "difference": difference,
+                    "difference_error": paired,
+                    "minutes": row["minutes"],
+                    "n": SCORED,
+                    "processor": row["processor"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def main(names: list[str]) -> None:
+    torch.set_num_threads(1)
+    rows = table(names or list(MODELS))
+    others = pd.read_csv(FILE).query("model not in @rows.model")
+    pd.concat([others, rows]).round(4).to_csv(FILE, index=False)
+    print(rows.to_string(index=False))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1:])

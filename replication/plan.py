@@ -25,6 +25,7 @@ from replication.profiles import Profile
 from replication.run.stored import is_done, jobs_of, key_of
 
 CARDS = paths.ROOT / "replication" / "cards.csv"
+ENDLESS = 1e15  # bytes, of a CPU: there no layer is recomputed
 BYTES = 2  # of a number that is not quantised; of float32 a plan counts half
 COLUMNS = "model nb jobs missing hours longest GB fit".split()
 TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
@@ -162,7 +163,8 @@ class ModelOnCard(NamedTuple):
         from lib.healing.packing import micro_batches
 
         costs, trained = self.costs, num_layers - recipe.first_layer
-        free = self.card.memory * 1e9 - self.weights(num_layers)
+        whole = min(self.card.memory * 1e9, ENDLESS)
+        free = whole - self.weights(num_layers)
         budget = memory.activation_budget(costs, free, recipe.rank, trained)
         micro_batch = micro_batches(recipe.batch, memory.MICRO_BATCH)[0]
         row = micro_batch * fmean(lengths(recipe.max_tokens, recipe.packed))
@@ -174,7 +176,8 @@ class ModelOnCard(NamedTuple):
         )
         flops += 2 * num_rows * row * costs.head
         read = num_rows * self.weights_read(forward + trained)
-        held = self.card.memory * 1e9 - budget.memory + recipe.max_tokens * budget.least
+        kept = budget.outside + trained * budget.layer if whole == ENDLESS else budget.least
+        held = whole - budget.memory + recipe.max_tokens * kept
         return Work("healing", flops, moved, read, held)
 
     def work(self, request: Request, is_shared: bool) -> Work:
@@ -268,10 +271,13 @@ def prune_table(options, card: Card) -> str:
         model.forward("scoring", read, [num_layers, left, left, left], 2048),
     ]
     if options.heal:
-        works.append(model.healing(left, options.recipe(parameters.size())))
+        works.append(model.healing(left, options.recipe(parameters.size(), card.name == "cpu")))
     lines = [f"{work.kind}: {card.seconds(work) / 60:.1f} minutes" for work in works]
     gb, most = model.weights(left) / 1e9, max(work.memory for work in works) / 1e9
-    lines.append(f"{left} layers are left, of {gb:.1f} GB. It takes {most:.1f} GB on {card.name}.")
+    lines.append(
+        f"{left} layers are left, of {gb:.1f} GB. It takes {most:.1f} GB on {card.name}; "
+        "Python and its libraries take about 1 GB of the machine."
+    )
     return "\n".join(lines)
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import peers
 from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import Task
@@ -80,13 +79,3 @@ def test_the_error_of_a_rise_is_paired_on_texts():
     squares = 0.125**2 + 0.025**2 + (2 * 0.075) ** 2
     error = (3 / 2 * squares) ** 0.5 / 4
     assert row["standard_error"] == pytest.approx(error)
-
-
-def test_peers_choose_by_their_own_rule(monkeypatch):
-    """No first block for PruneMe; short-transformers compares one layer more; ShortGPT scatters."""
-    last, influence = np.ones((6, 6)), np.diag([0.5, 0.1, 0.4, 0.0, 0.3], 1)
-    last[0, 2], last[2, 4], last[1, 4] = 0, 0.1, 0
-    changes = {"last": last, "influence": influence}
-    monkeypatch.setattr(which_block, "of_text", lambda model, ids: changes)
-    kept = peers.kept_layers(None, [None], 2)
-    assert list(kept.values()) == [[0, 1, 4], [0, 3, 4], [0, 2, 4]]

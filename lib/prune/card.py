@@ -16,7 +16,6 @@ from lib.models.files import Checkpoint
 from lib.prune.options import Options
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
-VERSIONS = ("whole", "cut", "mapped", "healed", "saved")
 CARRIED = ["LICEN[CS]E*", "NOTICE*"]  # of the base model's files
 PROCESSORS = ["*processor_config.json"]  # of images
 KINDS = ("layer_types", "no_rope_layers")  # lists in config.json of what each layer does
@@ -25,8 +24,7 @@ KINDS = ("layer_types", "no_rope_layers")  # lists in config.json of what each l
 def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path) -> dict:
     """Put a card beside the weights, and the record: of the model, and what `results` holds."""
     record = dict(results)
-    whole, recipe = record["whole"], options.recipe(record["cut"]["parameters"])
-    versions = [(name, record.pop(name)) for name in VERSIONS if name in record]
+    versions, recipe = record["versions"], record.pop("recipe", None)
     left = AutoConfig.from_pretrained(weights)
     is_text_only = left.model_type != checkpoint.config.model_type
     if folder := checkpoint.folder:  # random weights come from none
@@ -39,7 +37,7 @@ def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path
         "dtype": options.dtype or checkpoint.dtype,
         "is_text_only": is_text_only,
         "moved": [name for name in KINDS if is_moved(name, before, after)],
-        "versions": [{"version": name} | compared(one, whole) for name, one in versions],
+        "versions": [compared(version, versions[0]) for version in versions],
     }
     card = TEMPLATES.get_template("card.md.j2").render(
         record, options=options, recipe=recipe, config=after

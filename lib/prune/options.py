@@ -1,7 +1,6 @@
 """What a call of `lib.prune` may be told."""
 
 import hashlib
-import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from lib.models import machine
 
 TEXTS = 32  # of the train split, by which a block is chosen
 FITTED = 96  # of the texts to heal on, for the linear map
+JUDGING = 8  # after those, by which BY=map chooses among the maps
 MAX_TOKENS = 256  # of a text
 TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "c4": {"sequences": 32, "max_tokens": MAX_TOKENS},
@@ -23,11 +23,12 @@ TASKS = {  # what can be scored, on which counts; the loss of texts always is
 }
 LIMITED = ("sequences", "questions")
 LARGE = 10**9  # parameters
+UNIT = 1024  # tokens: what HEAL counts
 
 
 LEAST = {"layers": 1, "start": 0, "heal": 0, "lr": 0, "sequence": 2, "limit": 2}
 CHOICES = {
-    "by": ("similarity", "loss", "simple", "exit"),
+    "by": ("similarity", "loss", "map"),
     "repair": ("", "map"),
     "nf4": (0, 1),
     "source": ("wheels", "hub"),
@@ -47,9 +48,10 @@ class Options:
     start: int = None  # the first layer to drop, if it is not to be chosen
     by: str = "similarity"  # what chooses the block
     repair: str = ""
-    heal: int = 0  # steps
+    heal: int = 0  # units of 1,024 tokens to train on
     lr: float = None  # of healing, at its peak; by default by the model's size
     sequence: int = MAX_TOKENS  # tokens of a sequence of healing
+    seed: int = 0  # of healing
     nf4: int = 0  # 1: measure and heal on weights packed in 4 bits; what is saved is not packed
     tasks: str = ""  # to score, as in "arc_easy mmlu"
     texts: str = ""  # a file in place of C4
@@ -72,8 +74,8 @@ class Options:
             raise ValueError("START must be at least 1: REPAIR=map needs a layer before the block.")
         if self.start is not None and self.by != Options.by:
             raise ValueError("START names the block and BY chooses it: give one of them.")
-        if self.nf4 and not importlib.util.find_spec("bitsandbytes"):
-            raise ValueError("NF4=1 needs bitsandbytes: pip install bitsandbytes, or leave it out.")
+        if self.by == "map" and not self.repair:
+            raise ValueError("BY=map chooses the block by the loss after its map: add REPAIR=map.")
         if self.texts:
             sets.user_texts("train", self.texts)
 
@@ -82,23 +84,32 @@ class Options:
         return sets.c4("train", self.texts or self.source, min(count, self.limit))
 
     def key(self, revision: str) -> str:
-        """Return what a call is known by: its options, the very weights, and the very texts."""
-        texts = sets.file_digest(self.texts) if self.texts else ""
-        return hashlib.sha256(f"{self} {revision} {texts}".encode()).hexdigest()[:12]
+        """Return what a healing is known by: the very weights and texts, and all options.
 
-    def recipe(self, parameters: int) -> Recipe:
+        But not how the weights are called, and not what is scored.
+        """
+        texts = sets.file_digest(self.texts) if self.texts else ""
+        options = vars(self) | {"model": revision, "tasks": ""}
+        return hashlib.sha256(f"{options} {texts}".encode()).hexdigest()[:12]
+
+    def recipe(self, parameters: int, on_cpu: bool) -> Recipe:
         """Return the recipe of healing a model of so many parameters.
 
-        The rate of small ones is that of our healings of SmolLM2-135M.
+        A step reads one sequence on a CPU. On a GPU, which is idle then, it reads four at three
+        times the rate: as good in SmolLM2-135M, whose healings chose both, not tried elsewhere.
         """
+        batch = 1 if on_cpu else 4
+        rate = 1e-3 if parameters < LARGE else 1e-4
+        steps = max(1, self.heal * UNIT // (batch * self.sequence))
         return Recipe(
-            steps=self.heal,
+            steps=steps,
             max_tokens=self.sequence,
-            learning_rate=self.lr or (1e-3 if parameters < LARGE else 1e-4),
+            learning_rate=self.lr or (rate if on_cpu else 3 * rate),
             rank=8,
-            warmup_steps=min(8, self.heal // 4),
+            warmup_steps=min(8, steps // 4),
             source=self.texts or self.source,
-            batch=4,
+            batch=batch,
+            seed=self.seed,
         )
 
     def scored(self) -> list[Task]:
