@@ -333,4 +333,4 @@ def _panel(axis, rows: pd.DataFrame) -> None:
     axis.plot(probe.depth, probe.null, color="grey", ls=":", lw=1, label="shuffled answers, 97.5 %")
     if size:
         axis.axvspan(start, start + size, fc="none", ec="0.7", hatch="///", lw=0, label="dropped")
-    axis.set_title(f"n = {rows.n.max():.0f}", loc="right", fontsize=7)
+    axis.set_title(f"n = {rows.n.max():.0f}", loc="right", fontsize=8)

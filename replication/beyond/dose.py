@@ -109,7 +109,7 @@ def _lines(axis, rows: pd.DataFrame) -> None:
         healed = of_strategy[of_strategy.treatment != "unhealed"]
         line(axis, healed, "tokens", named, **style)
     axis.set_title(
-        f"{unpruned.n:.0f} {'texts' if is_loss else 'questions'}", loc="right", fontsize=7
+        f"{unpruned.n:.0f} {'texts' if is_loss else 'questions'}", loc="right", fontsize=8
     )
     if not is_loss:
         axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1, label="floor")

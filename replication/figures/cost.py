@@ -33,7 +33,7 @@ def figure_cost(costs: pd.DataFrame) -> Figure:
                 _lines(axes[row, title], rows, columns)
             rounds = rows.n.max()
             if rounds > 1:
-                axes["cost", title].set_title(f"{rounds:.0f} rounds", loc="right", fontsize=7)
+                axes["cost", title].set_title(f"{rounds:.0f} rounds", loc="right", fontsize=8)
             line = {"color": "grey", "lw": 1, "label": "layers left"}
             axes["ratio to unpruned", title].plot([0, deepest], [1, 1 - deepest], **line)
         return finished(figure, costs, legend="bars: quartiles above, 95 % intervals below")

@@ -177,7 +177,7 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
         mesh = block_map(axis, table[table.model == name], "normalised", "", marks)
         axis.set_title(fill(registry.label(name), 27), loc="left")  # as wide as a map
         texts = f"{distances.num_sequences} texts"  # in the corner that no block fills
-        axis.text(1, 1, texts, ha="right", va="top", fontsize=7, transform=axis.transAxes)
+        axis.text(1, 1, texts, ha="right", va="top", fontsize=8, transform=axis.transAxes)
     bar = figure.colorbar(mesh, ax=drawn, label="distance, each row from 0 to 1", aspect=30)
     bar.ax.set_yticks([0, 1], ["0: most\nsimilar", "1"], fontsize=8)
     return figure, drawn

@@ -136,7 +136,7 @@ def label_ends(axis, ends: dict[str, tuple[float, dict]]) -> None:
     for name, (y, style) in sorted(ends.items(), key=lambda end: end[1][0]):
         above = max(y + 0.02 * (high - low), above + 0.075 * (high - low))
         place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        axis.text(0.99, above, name, fontsize=7, **place, **style)
+        axis.text(0.99, above, name, fontsize=8, **place, **style)
 
 
 def draw_baselines(axis, scores: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +158,7 @@ def draw_baselines(axis, scores: pd.DataFrame) -> pd.DataFrame:
     elif len(silent):
         names = silent.get("variant", silent.model.map(label))
         note = f"no signal: {', '.join(dict.fromkeys(names))}\n{note}"
-    axis.set_title(note, loc="right", fontsize=7)
+    axis.set_title(note, loc="right", fontsize=8)
     return unpruned
 
 
