@@ -13,7 +13,12 @@ from lib.models.registry import ModelError
 
 def decoder_config(model):
     """The configuration that the decoder reads (of a multimodal model, its text part)."""
-    return model.get_decoder().config
+    try:
+        return model.get_decoder().config
+    except AttributeError as error:
+        raise ModelError(
+            f"{type(model).__name__} calls something else its decoder, so its layers are not found."
+        ) from error
 
 
 def decoder_layers(model) -> nn.ModuleList:

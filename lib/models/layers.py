@@ -186,8 +186,8 @@ def check(config) -> None:
         )
     if before[-len(after) :] != after:
         raise ModelError(
-            f"A {config.model_type} decoder decides by the position of a layer of what kind it is, "
-            "so none can be removed."
+            f"A {config.model_type} decoder makes a layer by its position, or by the number of "
+            "layers, so none can be removed."
         )
     before, after = (
         {name: parameter.shape for name, parameter in outside(model).items()}
