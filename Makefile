@@ -86,7 +86,7 @@ plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CA
 report: $(INSTALLED)  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
 	$(BIN)/python -m replication.show.site --profile $(PROFILE)
 
-record: $(INSTALLED)  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (18 hours by the plan; resumes)
+record: $(INSTALLED)  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (13 hours by the plan; resumes)
 	$(BIN)/python -m scripts.record
 
 lab: $(INSTALLED)  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores
