@@ -1,11 +1,10 @@
 """Repairs of a cut: linear maps are least squares and fold in."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, SIZE, VOCAB, Distances, score, tiny
+from conftest import ARCHITECTURES, SIZE, VOCAB, Distances, tiny
 
 from lib.blocks import Block
 from lib.data import sets
@@ -160,18 +159,3 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     again = repair.table(requests)
     assert again.value.tolist() == table.value.tolist()
     assert again.seconds.tolist() == table.seconds.tolist()
-
-
-def test_the_share_repaired_is_of_the_loss_that_the_cut_adds():
-    """3 nats unpruned, 5 after the cut and 4.5 repaired: a quarter of 2 nats."""
-    losses = {"unpruned": 3.0, "plain cut": 5.0, "full map": 4.5}
-    rows = []
-    for name, loss in losses.items():
-        depth = 0 if name == "unpruned" else 2
-        row = score(depth, 0, repair=name, examples=np.full(100, loss))
-        row |= {"task": "c4", "value": loss, "seconds": 60, "parameters": 1}
-        rows.append(row)
-    table = repair.summary(pd.DataFrame(rows)).set_index("repair")
-    assert table.share["full map"] == pytest.approx(0.25)
-    assert table.share.isna().sum() == 2
-    assert set(table.minutes) == {1}

@@ -2,8 +2,8 @@
 
 A layer that is recomputed keeps only its input, computes the rest again on the way back, and
 changes no bit (tests/test_packed.py). Gain, by the plan of `paper` on an A100-80: a fifth of the
-hours that it takes with all layers recomputed. What a token keeps is known within 6 % by counting on the meta device
-(tests/test_gpu_room.py). No GPU has run it yet: `make gpu` times it.
+hours that it takes with all layers recomputed. What a token keeps is known within 6 % by counting
+on the meta device (tests/test_gpu_room.py). No GPU has run it yet: `make gpu` times it.
 """
 
 from collections.abc import Iterator

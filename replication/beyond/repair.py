@@ -6,17 +6,15 @@ memory; what is stored are its scores, and once for all maps of a block what eac
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from replication import measure
-from replication.analysis.bootstrap import ci_columns, resampled
 from replication.beyond.panels import cut_panels
 from replication.figures.curves import TASKS as UNITS
-from replication.figures.style import NORMAL, label, look
+from replication.figures.style import label, look
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, unpruned
@@ -36,7 +34,7 @@ LOOKS = {  # of each repair
     "full map": look("full map"),
     "folded map": look("folded map") | {"mfc": "white"},
 }
-ROWS = {"c4": "share of the added\nC4 loss repaired", "arc_easy": UNITS["arc_easy"]}
+ROWS = {"c4": "C4 loss (nats)", "arc_easy": UNITS["arc_easy"]}
 
 
 def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
@@ -177,53 +175,16 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
             results.save(r.kind, r.params, [scored], 0)
 
 
-# ---- the statistic --------------------------------------------------------------------------
-
-
-def with_shares(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores of `table` with the share of the added C4 loss that a repair takes away.
-
-    Columns share (0: the plain cut, 1: the unpruned model), share_low and share_high: with a 95 %
-    interval over the texts, paired; NaN where it is not a loss or something is not measured.
-    """
-    losses = scores[(scores.task == "c4") & scores.value.notna()]
-    losses = losses.set_index(["model", "strategy", "block_size", "repair"]).examples.to_dict()
-    columns = []
-    for row in scores.itertuples():
-        cut = row.model, row.strategy, row.block_size
-        lines = (row.model, "none", 0, "unpruned"), (*cut, "plain cut"), (*cut, row.repair)
-        share = {}
-        if row.task == "c4" and row.repair not in NOT_REPAIRED and losses.keys() >= set(lines):
-            examples = np.stack([losses[line] for line in lines])
-            unpruned, before, after = resampled(examples, np.asarray(row.weights), "c4").T
-            share = ci_columns((before - after) / (before - unpruned), "share", "share_")
-        columns.append(share)
-    names = ["share", "share_low", "share_high"]
-    return scores.join(pd.DataFrame(columns, index=scores.index, columns=names))
-
-
-def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return scores as `table` gives them, with more columns.
-
-    low and high: the ends of the 95 % interval of value. Those of `with_shares`. minutes.
-    """
-    reach = NORMAL * scores.standard_error
-    ends = {"low": scores.value - reach, "high": scores.value + reach}
-    return with_shares(scores.assign(minutes=scores.seconds / 60, **ends))
-
-
 # ---- the figure -----------------------------------------------------------------------------
 
 
 def figure_repair(scores: pd.DataFrame) -> Figure:
-    """Draw what each repair gives back after each cut: a share of the added C4 loss, and accuracy
-    on ARC-Easy. scores: of `table`."""
-    rows = summary(scores)
-    losses = rows[rows.task == "c4"]
-    shares = {"value": losses.share, "low": losses.share_low, "high": losses.share_high}
-    drawn = pd.concat([losses.assign(**shares), rows[rows.task == "arc_easy"]])
-    columns = drawn.model.map(label) + "\n" + drawn.strategy
-    whole, repaired = drawn.block_size == 0, ~drawn.repair.isin(NOT_REPAIRED)
-    panels = {"row": drawn.task.map(ROWS), "column": columns.where(~whole), "line": drawn.repair}
-    shown = whole | columns.isin(columns[repaired & drawn.value.notna()])
-    return cut_panels(drawn.assign(**panels)[shown], LOOKS, with_shares(scores))
+    """Draw what each repair gives back after each cut: the C4 loss, and accuracy on ARC-Easy.
+
+    scores: of `table`.
+    """
+    columns = scores.model.map(label) + "\n" + scores.strategy
+    whole, repaired = scores.block_size == 0, ~scores.repair.isin(NOT_REPAIRED)
+    panels = {"row": scores.task.map(ROWS), "column": columns.where(~whole), "line": scores.repair}
+    shown = whole | columns.isin(columns[repaired & scores.value.notna()])
+    return cut_panels(scores.assign(**panels)[shown], LOOKS, scores)
