@@ -1,13 +1,11 @@
 """`python -m benchmarks.repairs`: minutes of each repair of notebook 14, timed in turn.
 
-The times that a run stores are of different hours, and of healings that begin with a shorter one.
-Here one process on one core takes a few steps of the healing, and fits each map, in turn; the least
-time of each counts. Writes benchmarks/results/repairs.csv, and puts its minutes into the recorded
-table: run it after each recording.
+The times that a run stores are of different hours. Here one process on one core takes a few steps
+of the healing, and fits each map, in turn; the least time of each counts. Writes
+benchmarks/results/repairs.csv, and puts its minutes into the recorded table: run it after each
+recording.
 """
 
-import argparse
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +22,13 @@ from replication import paths, profiles, tables
 from replication.beyond import repair
 from replication.measure import cache
 
-MODELS = ("smollm2-135m", "qwen2.5-coder-1.5b")  # of the record
+MODEL = "smollm2-135m"  # of which the record has repairs
+TURNS = 2
 TIMED = paths.ROOT / "benchmarks/results/repairs.csv"
 STEPS = 3  # of each healing and turn
 
 
-def repair_times(name: str, turns: int) -> pd.DataFrame:
+def repair_times(name: str) -> pd.DataFrame:
     """Return a row a repair of the similar block at the middle depth: seconds, units, minutes."""
     profile = profiles.get(profiles.RECORDED)
     distances = tables.maps(profiles.get(profiles.DRAWN))[name]
@@ -39,7 +38,7 @@ def repair_times(name: str, turns: int) -> pd.DataFrame:
     recipe = by_block[block].recipe
     model, tokenizer = loading.load(name, **profile.load_kwargs)
     rows = []
-    for _ in range(turns):
+    for _ in range(TURNS):
         for kind, took in _map_seconds(model, tokenizer, block, profile).items():
             rows.append({"repair": kind, "unit": "map", "seconds": took, "units": 1})
         took = _step_seconds(model, tokenizer, block, recipe)
@@ -82,17 +81,13 @@ def record(times: pd.DataFrame) -> None:
     tables.write(table, "linear_maps", recorded)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.repairs", description=__doc__)
-    parser.add_argument("--turns", type=int, choices=range(1, 10), default=2)
-    turns = parser.parse_args(argv).turns
+def main() -> None:
     torch.set_num_threads(1)
-    times = pd.concat([repair_times(name, turns) for name in MODELS]).round(2)
+    times = repair_times(MODEL).round(2)
     times = times.assign(processor=cache.environment()["processor"], threads=1)
     times.to_csv(TIMED, index=False)
     record(times)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
