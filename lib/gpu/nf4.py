@@ -1,8 +1,8 @@
 """Weights that stay packed in NF4 on a GPU, and those that are unpacked there once.
 
 Packed weights are a quarter as large: Llama-2-70B fits an A100-80 in no other way. But each pass
-unpacks them again. Gain of unpacking once what has room, by the plan of `a100`: 8.6 hours instead
-of 9.1. No GPU has run it yet: `make gpu` times both. On a CPU weights are always unpacked
+unpacks them again. Gain of unpacking once what has room, by the plan of `a100`: 5 % of its
+hours. No GPU has run it yet: `make gpu` times both. On a CPU weights are always unpacked
 (`models.loading`). Importing this imports no torch.
 """
 
