@@ -110,7 +110,7 @@ PEERS = {
 
 def environment(tool: str) -> Path:
     """Return the Python of a tool's environment, which has what is missing in ours."""
-    folder = KEPT / storage.component(tool)
+    folder = KEPT / storage.component(tool) / ".venv"
     if not (folder / "installed").exists():
         venv.create(folder, with_pip=True, clear=True)
         (packages,) = folder.glob("lib/*/site-packages")
