@@ -9,6 +9,7 @@ from conftest import Distances, measured_scores
 
 from lib.blocks import Block
 from replication import figures, profiles, tables
+from replication.beyond import letters
 from replication.measure import request, signals
 from replication.run.jobs import by_job
 from replication.run.notebooks import NOTEBOOKS
@@ -66,6 +67,13 @@ def test_boolq_is_healed_at_three_depths():
     assert boolq.groupby("model").block_size.nunique().max() >= 3
 
 
+@pytest.mark.record
+def test_every_recorded_row_has_a_value_or_its_reason():
+    for name, rows in tables.read_all(tables.folder(profiles.get("recorded"))):
+        if "status" in rows:
+            assert tables.NotMeasured.status not in set(rows.status), name
+
+
 def run_of(model: str, n: int, value=0.5) -> pd.DataFrame:
     """Return rows of `unhealed` with other numbers, as a run with n questions has them."""
     rows = tables.read("unhealed", profiles.get("recorded"), [model])
@@ -93,3 +101,17 @@ def test_few_questions_are_not_drawn_and_the_record_stands_behind(n, drawn):
     assert SMOLLM2 not in set(shown.model)
     losses = run_of(SMOLLM2, n).assign(task="c4")
     assert tables.without_few(losses).equals(losses)
+
+
+@pytest.mark.record
+def test_a_model_that_is_recorded_too_is_drawn_before_its_record():
+    """In the figures that show one model of several: a run's own, not the recorded one."""
+    model, quick = "qwen2.5-coder-1.5b", profiles.get("quick")
+    forms, exits = (
+        tables.to_draw(tables.read(name, profiles.get("recorded"), [model]), quick, name)
+        for name in ("forms", "exits")
+    )
+    for figure in (letters.figure_letters(forms), letters.figure_cuts(exits, forms)):
+        points = figure.table[figure.table.value.notna()].model.value_counts()
+        assert points.index.str.removeprefix(tables.RECORD).unique().tolist() == [model]
+        assert points[model] == points[tables.RECORD + model] > 30
