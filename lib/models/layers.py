@@ -215,17 +215,17 @@ def _order(model) -> list[int]:
     for number, layer in enumerate(layers):
         layer.forward = partial(hand_on, number)
     # of two sequences: where a layer returns two things, they stand for these
-    ids = torch.zeros(2, 2, dtype=torch.long, device="meta")
+    ids = torch.zeros(2, 3, dtype=torch.long, device="meta")
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
             model.get_decoder()(input_ids=ids, use_cache=False)
     except RuntimeError:  # after the last layer, one that returns more may be missed
         if len(order) != len(layers):
             raise
-    if states[0].ndim > 3:
+    if states[0].shape[:-1] != ids.shape:
         raise ModelError(
-            f"A {model.config.model_type} decoder has several residual streams, which neither the "
-            "distances nor pruning support."
+            f"The states of a {model.config.model_type} decoder are no single residual stream of "
+            "shape (texts, tokens, width), so it has no distances."
         )
     return order
 
