@@ -111,7 +111,7 @@ def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int])
     """
     path = r"(?P<before>.*?\.)(?P<layer>\d+)\.(?P<after>.+)"
     matches = {name: re.fullmatch(path, name) for name in tensors}
-    in_layer = {name for name, _ in decoder_layers(model)[0].named_parameters()}
+    in_layer = dict(decoder_layers(model)[0].named_parameters())
     numbered = [m for m in matches.values() if m]
     known = [m for m in numbered if m["after"] in in_layer]
     prefixes = Counter(m["before"] for m in known or numbered)
