@@ -15,10 +15,10 @@ def decoder_config(model):
     """The configuration that the decoder reads (of a multimodal model, its text part)."""
     try:
         return model.get_decoder().config
-    except AttributeError as error:
+    except AttributeError:
         raise ModelError(
             f"{type(model).__name__} calls something else its decoder, so its layers are not found."
-        ) from error
+        ) from None
 
 
 def decoder_layers(model) -> nn.ModuleList:

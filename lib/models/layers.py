@@ -111,7 +111,7 @@ def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int])
     """
     path = r"(?P<before>.*?\.)(?P<layer>\d+)\.(?P<after>.+)"
     matches = {name: re.fullmatch(path, name) for name in tensors}
-    in_layer = {name for name, _ in decoder_layers(model)[0].named_parameters()}
+    in_layer = dict(decoder_layers(model)[0].named_parameters())
     numbered = [m for m in matches.values() if m]
     known = [m for m in numbered if m["after"] in in_layer]
     prefixes = Counter(m["before"] for m in known or numbered)
@@ -215,17 +215,17 @@ def _order(model) -> list[int]:
     for number, layer in enumerate(layers):
         layer.forward = partial(hand_on, number)
     # of two sequences: where a layer returns two things, they stand for these
-    ids = torch.zeros(2, 2, dtype=torch.long, device="meta")
+    ids = torch.zeros(2, 3, dtype=torch.long, device="meta")
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
             model.get_decoder()(input_ids=ids, use_cache=False)
     except RuntimeError:  # after the last layer, one that returns more may be missed
         if len(order) != len(layers):
             raise
-    if states[0].ndim > 3:
+    if states[0].shape[:-1] != ids.shape:
         raise ModelError(
-            f"A {model.config.model_type} decoder has several residual streams, which neither the "
-            "distances nor pruning support."
+            f"The states of a {model.config.model_type} decoder are no single residual stream of "
+            "shape (texts, tokens, width), so it has no distances."
         )
     return order
 

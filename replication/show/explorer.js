@@ -216,7 +216,7 @@ function drawDifference(place, maps) {
 // ---- texts ----------------------------------------------------------------------------------
 
 function card(map, block) {
-  if (!block) return `No such block: this model has ${map.layers} layers.`;
+  if (!block) return `No such block: this model has ${map.layers} layers. Click a block of its own, or choose relative axes.`;
   const { l, n } = block, d = at(map.distance, l, n), damage = at(map.damage, l, n), of = map.layers - n + 1;
   const lines = [["distance", `${withError(d, at(map.error, l, n))} of a half turn (${(180 * d).toFixed(1)}°)`],
     ["rank", `${rank(row(map.distance, n), l)} of ${of} blocks of this size; l*(${n}) = ${best(map, n)}`],
