@@ -87,7 +87,7 @@ def outcome(family: str) -> str:
 def hand_on(layer, args, kwargs, output):
     """A hook that puts a layer's input in place of its output."""
     state = args[0] if args else kwargs["hidden_states"]
-    return (state, *output[1:]) if isinstance(output, tuple) else state
+    return state if isinstance(output, torch.Tensor) else (state, *output[1:])
 
 
 def attempt(family: str) -> str:

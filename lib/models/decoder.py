@@ -62,7 +62,7 @@ def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: Seque
                 visit(depth, args[0] if args else kwargs["hidden_states"])
 
             def after(module, args, output, depth=depth):
-                visit(depth, output[0] if isinstance(output, tuple) else output)
+                visit(depth, output if isinstance(output, torch.Tensor) else output[0])
 
             if depth < len(layers):
                 hook = layers[depth].register_forward_pre_hook(before, with_kwargs=True)

@@ -232,8 +232,7 @@ def _order(model) -> list[int]:
 
 def _layer_signature(layer: nn.Module) -> list:
     """Return shapes and settings of a layer and all in it, but for its own number."""
-    shapes = [(name, parameter.shape) for name, parameter in layer.named_parameters()]
-    return shapes + [
+    return [(name, parameter.shape) for name, parameter in layer.named_parameters()] + [
         (name, key, value)
         for name, module in layer.named_modules()
         for key, value in vars(module).items()
