@@ -33,13 +33,12 @@ SIZES = {  # the names that configurations have for them
     32: "intermediate_size ffn_dim attention_head_dim",
     16: "head_dim moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank"
     " qk_rope_head_dim qk_nope_head_dim v_head_dim linear_key_head_dim linear_value_head_dim"
-    " linear_head_dim mamba_d_head mamba_headdim mamba_d_state rotary_dim expert_ffn_hidden_size"
-    " swa_head_dim swa_v_head_dim",
+    " linear_head_dim mamba_d_head mamba_headdim mamba_d_state rotary_dim expert_ffn_hidden_size",
     8: "num_hidden_layers n_layer n_layers num_layers num_blocks num_heads mamba_n_heads",
-    4: "num_attention_heads num_key_value_heads n_head n_heads num_experts linear_num_heads"
-    " num_local_experts n_routed_experts zero_expert_num linear_num_value_heads"
-    " swa_num_attention_heads swa_num_key_value_heads",
-    2: "num_experts_per_tok num_experts_per_token moe_topk linear_num_key_heads eos_token_id",
+    4: "num_attention_heads n_head n_heads num_experts linear_num_heads"
+    " num_local_experts n_routed_experts zero_expert_num linear_num_value_heads",
+    2: "num_key_value_heads num_experts_per_tok num_experts_per_token moe_topk"
+    " linear_num_key_heads eos_token_id",
     1: "n_group topk_group depth bos_token_id n_shared_experts",
     0: "pad_token_id",
 }
