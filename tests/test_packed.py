@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import DEVICE, real_task, stored, wide_llama, with_real_tokenizer
 from safetensors.torch import load_file
-from test_healing import killed_at, weights
+from test_healing import WEIGHTS, killed_at, weights
 
 from lib import similarity
 from lib.blocks import UNPRUNED, Block
@@ -206,3 +206,13 @@ def test_resumed_or_with_recomputed_activations_no_bit_changes(packed, tmp_path,
     for healed in (resumed, by_row):
         assert healed.losses == whole.losses and weights(healed) == weights(whole)
     assert not packed[0].is_activation_checkpointing
+
+
+def test_healing_in_fp16_is_healing_in_fp32(small, tmp_path):
+    """Its adapters are kept in fp32."""
+    first, second = (
+        heal(loading.load(small, dtype=dtype, device="cpu"), tmp_path / dtype)
+        for dtype in ("float16", "float32")
+    )
+    np.testing.assert_allclose(first.losses, second.losses, atol=0.02)
+    assert load_file(first.adapter / WEIGHTS).popitem()[1].dtype == torch.float32
