@@ -70,6 +70,7 @@ def test_a_line_does_not_pass_a_size_that_was_not_measured():
         for size in sizes[strategy]
     ]
     drawn = pd.DataFrame(rows).assign(model="m", standard_error=0.1, n=9)
+    drawn = drawn.assign(treatment="unpruned", chance=0.2, floor=0.3, majority=0.3, task="mmlu")
     drawn["column"] = drawn.column.where(drawn.block_size > 0)
     looks = {"first": {"marker": "o"}, "second": {"marker": "s"}}
     similar, early = panels.cut_panels(drawn, looks, drawn).axes
@@ -79,6 +80,7 @@ def test_a_line_does_not_pass_a_size_that_was_not_measured():
     assert first.get_xdata()[1] < 1 < second.get_xdata()[1]
     of_exit = early.containers[0].lines[0]
     assert of_exit.get_ydata().tolist() == [1, 2, 3]
+    assert {"chance", "floor"} < {line.get_label() for line in early.lines}
 
 
 def test_figure_8_has_what_a_seed_scores_more_than_seed_0():

@@ -11,6 +11,7 @@ from replication.figures.style import (
     NORMAL,
     PALE,
     STYLE,
+    draw_baselines,
     finished,
     is_recorded,
     nothing_measured,
@@ -49,7 +50,7 @@ def cut_panels(drawn: pd.DataFrame, looks: Mapping[str, dict], table: pd.DataFra
             panel = pd.concat([whole, cuts])
             alpha = {"alpha": PALE[panel.model.map(is_recorded).astype(bool).all()]}
             side_by_side(axis, panel, {name: look | alpha for name, look in looks.items()})
-            axis.set_title(f"n = {panel.n.max():.0f}", loc="right", fontsize=8)
+            draw_baselines(axis, panel)
         return finished(figure, table, legend="bars: 95 %")
 
 
