@@ -14,7 +14,7 @@
 #   BY=similarity       or loss; or map: the loss after REPAIR=map
 #   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, with LR, SEQUENCE, SEED
 #   NF4=1               heal on packed weights, as on a small card
-#   TASKS="arc_easy"    what is asked besides the loss
+#   TASKS="arc_easy"    what is asked besides the loss, in place of 100 MMLU questions
 #   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
 #   PLAN=1              only says what it would take (CARD=t4)
 # Of the installation, when .venv is made:
@@ -36,7 +36,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(TEXTS),--texts "$(TEXTS)") $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE SEED NF4 TASKS TEXTS SOURCE DTYPE LIMIT
+OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing

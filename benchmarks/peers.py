@@ -4,7 +4,7 @@ By default of Qwen2.5-Coder-0.5B and -1.5B, on which nothing here was tuned, aft
 and 30 % of the layers. Other tools run by their own code, each in an environment of its own below
 data/peers/, which pip fills; short-transformers needs an older transformers. PruneMe and ReplaceMe
 are in no registry: theirs are the formulas, in our code. PruneMe chooses the block of the row
-`ours: cut`, and mergekit cuts it.
+`ours: cut`, and mergekit cuts it. What heals a cut besides is what guides to peft and Trainer say.
 
 Each row is a checkpoint, scored on 64 texts that chose nothing, and kept in data/peers/: the same
 command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair. What
@@ -34,7 +34,7 @@ from lib.evaluation import weighted_mean
 from lib.healing import linear
 from lib.models import files, loading, machine, registry
 from lib.prune import Options, steps
-from lib.prune.options import MAX_TOKENS, TEXTS
+from lib.prune.options import FITTED, MAX_TOKENS
 from lib.sweep import sweep
 
 FILE = Path(__file__).parent / "results" / "peers.csv"
@@ -51,18 +51,19 @@ OURS = {
     REPLACEME: {"repair": "map"},
     "ours: map": {"repair": "map"},
     "ours: BY=map": {"repair": "map", "by": "map"},
-    "ours: LoRA": {"heal": 8},
-    "ours: LoRA, twice as long": {"heal": 16},
+    "ours: LoRA, as many minutes": {"heal": 16},
     DEFAULT: {"repair": "map", "heal": 8},
     "ours: BY=map, LoRA": {"repair": "map", "by": "map", "heal": 8},
 }
 
-# packages of another tool, and its code: folder of the model, new folder, layers, texts, first one
+# code of other tools: folder of the model, new one, layers, texts, texts to heal on, block's start
 BEGIN = """
 import json, sys
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-base, out, size, texts, start = sys.argv[1:]
-size, texts, start = int(size), json.load(open(texts)), int(start)
+base, out, *numbers, texts = sys.argv[1:]
+size, start, seed = map(int, numbers)
+train = json.load(open(texts))
+texts = train[:32]  # by which a block is chosen
 tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{base}/tokenizer.json")
 config = AutoConfig.from_pretrained(base)
 """
@@ -74,6 +75,22 @@ plan = {"merge_method": "passthrough", "dtype": "bfloat16", "slices": slices}
 json.dump(plan, open(f"{out}.yml", "w"))
 mergekit = pathlib.Path(sys.executable).with_name("mergekit-yaml")
 subprocess.run([mergekit, f"{out}.yml", out], check=True)
+"""
+TRAINER = """
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
+tokenizer.pad_token = tokenizer.decode(config.eos_token_id)
+model = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+recipe = TrainingArguments(
+    f"{out}.trainer", max_steps=64, per_device_train_batch_size=1, learning_rate=2e-4,
+    seed=seed, use_cpu=True, report_to="none", save_strategy="no")
+rows = Dataset.from_dict(tokenizer(train, truncation=True, max_length=256))
+collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+trainer = Trainer(get_peft_model(model, lora), recipe, collator, rows)
+trainer.train()
+trainer.model.merge_and_unload().save_pretrained(out)
 """
 SHORT_TRANSFORMERS = """
 from short_transformers import ShortTransformer
@@ -98,8 +115,12 @@ if "layer_types" in raw:  # none of them cuts it; here all are alike
     raw["layer_types"] = raw["layer_types"][: raw["num_hidden_layers"]]
 json.dump(raw, open(f"{out}/config.json", "w"))
 """
+# what pip installs, and the code
+OF_MERGEKIT = ["mergekit==0.1.5", "transformers==5.0.0"]  # newer ones refuse its cut of a Qwen2
+TRAINED = "mergekit 0.1.5, peft and Trainer"
 PEERS = {
-    "mergekit 0.1.5": (["mergekit==0.1.5"], MERGEKIT),
+    "mergekit 0.1.5": (OF_MERGEKIT, MERGEKIT),
+    TRAINED: (OF_MERGEKIT, MERGEKIT + END + TRAINER),
     "short-transformers 1.0.0": (
         ["short-transformers==1.0.0", "transformers==4.46.3"],
         SHORT_TRANSFORMERS,
@@ -121,13 +142,13 @@ def environment(tool: str) -> Path:
     return folder / "bin/python"
 
 
-def by_peer(tool: str, name: str, size: int, start: int, folder: Path) -> Path:
+def by_peer(tool: str, name: str, size: int, start: int, seed: int, folder: Path) -> Path:
     """Return the checkpoint that a tool makes."""
     base, out = files.open_checkpoint(name).folder, folder / "out"
     texts = folder / "texts.json"
-    texts.write_text(json.dumps(sets.c4("train", "wheels", TEXTS)))
+    texts.write_text(json.dumps(sets.c4("train", "wheels", FITTED)))
     command = [environment(tool), "-c", BEGIN + PEERS[tool][1] + END]
-    subprocess.run([*command, *map(str, (base, out, size, texts, start))], check=True)
+    subprocess.run([*command, *map(str, (base, out, size, start, seed, texts))], check=True)
     for file in base.glob("tokenizer*"):
         shutil.copy(file, out)
     return out
@@ -167,7 +188,7 @@ def row_of(method: str, name: str, size: int, seed: int) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             made = name
             if method in PEERS:
-                made = by_peer(method, name, size, start, Path(folder))
+                made = by_peer(method, name, size, start, seed, Path(folder))
             elif method in OURS:
                 made, start = by_ours(method, name, size, seed, Path(folder))
             minutes = (cpu_seconds() - began) / 60
@@ -185,7 +206,7 @@ def table(names: list[str]) -> pd.DataFrame:
     for name, fraction in product(names, FRACTIONS):
         size = round(fraction * registry.num_layers(name))
         for method, seed in product(["whole", *PEERS, *OURS], SEEDS):
-            if seed and not OURS.get(method, {}).get("heal"):
+            if seed and method != TRAINED and not OURS.get(method, {}).get("heal"):
                 continue  # there each seed is the same
             row, ours = (row_of(each, name, size, seed) for each in (method, DEFAULT))
             losses, weights = np.array(row["losses"]), np.array(row["weights"])

