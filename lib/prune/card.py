@@ -35,6 +35,7 @@ def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path
         "licence": licence(options.model, folder),
         "revision": checkpoint.source.revision,
         "dtype": checkpoint.dtype,
+        "n": {task: len(values) for task, (values, _) in versions[0]["scores"].items()},
         "is_text_only": is_text_only,
         "moved": [name for name in KINDS if is_moved(name, before, after)],
         "versions": [compared(version, versions[0]) for version in versions],

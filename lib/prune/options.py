@@ -17,7 +17,6 @@ TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "c4": {"sequences": 32, "max_tokens": MAX_TOKENS},
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
     "boolq": {"questions": 200},
-    "hellaswag": {"questions": 200},
     "mmlu": {"subjects": 10, "questions": 10, "shots": 5, "shot_order": 0},
 }
 LIMITED = ("sequences", "questions")
