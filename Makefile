@@ -6,13 +6,13 @@
 #   DTYPE=float32       of the weights
 #   EXPORT=file.json    of figure-4: the map as a file that the explorer opens
 #   TEXTS=file.jsonl    of figure-4: your own texts in place of C4 (.csv, .parquet:column, .txt)
-#   ENGINE=ray          spread the jobs (CARD=t4, CARDS=8: the card, and how many, of a plan)
+#   ENGINE=ray          spread the jobs (CARD=t4: the card of a plan)
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
 # Of prune: MODEL, OUT, LAYERS=6, and if you like
 #   START=22            the first layer to drop; or what chooses it:
 #   BY=similarity       or loss; or map: the loss after REPAIR=map
-#   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, with LR, SEQUENCE, SEED
+#   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, with LR, SEED
 #   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss, in place of 100 MMLU questions
 #   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
@@ -36,7 +36,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 RUN := $(BIN)/python -m replication --profile $(PROFILE) \
 	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
 	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(TEXTS),--texts "$(TEXTS)") $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS START BY REPAIR HEAL LR SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT
+OPTIONS := LAYERS START BY REPAIR HEAL LR SEED NF4 TASKS TEXTS SOURCE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing
@@ -80,8 +80,8 @@ figure-%: $(INSTALLED)  ## what one figure needs, as in make figure-4 or make fi
 fetch: $(INSTALLED)  ## before paid hours: download and check all that a run needs, without a GPU (OFFLINE=1 only looks)
 	$(if $(OFFLINE),HF_HUB_OFFLINE=1 PIP_NO_INDEX=1) $(RUN) --fetch
 
-plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40, CARDS=8)
-	$(RUN) --plan $(if $(CARD),--card $(CARD)) $(if $(CARDS),--cards $(CARDS))
+plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CARD=a100-40)
+	$(RUN) --plan $(if $(CARD),--card $(CARD))
 
 report: $(INSTALLED)  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
 	$(BIN)/python -m replication.show.site --profile $(PROFILE)

@@ -34,7 +34,7 @@ from lib.evaluation import weighted_mean
 from lib.healing import linear
 from lib.models import files, loading, machine, registry
 from lib.prune import Options, steps
-from lib.prune.options import FITTED, MAX_TOKENS
+from lib.prune.options import MAX_TOKENS
 from lib.sweep import sweep
 
 FILE = Path(__file__).parent / "results" / "peers.csv"
@@ -50,8 +50,7 @@ OURS = {
     CUT: {},
     REPLACEME: {"repair": "map"},
     "ours: map": {"repair": "map"},
-    "ours: BY=map": {"repair": "map", "by": "map"},
-    "ours: LoRA, as many minutes": {"heal": 16},
+    "ours: LoRA, as many minutes": {"heal": 10},
     DEFAULT: {"repair": "map", "heal": 8},
     "ours: BY=map, LoRA": {"repair": "map", "by": "map", "heal": 8},
 }
@@ -146,7 +145,7 @@ def by_peer(tool: str, name: str, size: int, start: int, seed: int, folder: Path
     """Return the checkpoint that a tool makes."""
     base, out = files.open_checkpoint(name).folder, folder / "out"
     texts = folder / "texts.json"
-    texts.write_text(json.dumps(sets.c4("train", "wheels", FITTED)))
+    texts.write_text(json.dumps(sets.healing_texts("c4", 0)))
     command = [environment(tool), "-c", BEGIN + PEERS[tool][1] + END]
     subprocess.run([*command, *map(str, (base, out, size, start, seed, texts))], check=True)
     for file in base.glob("tokenizer*"):

@@ -49,7 +49,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
     add("--fetch", action="store_true", help="download and check all that it needs; run none")
     add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
-    add("--cards", type=int, default=1, metavar="N", help="so many of them")
     return parser.parse_args(argv)
 
 
@@ -82,8 +81,6 @@ def validate(options: argparse.Namespace, profile: Profile, numbers: list[str]) 
         raise ValueError("--engine ray needs Ray: pip install -e '.[cluster]'.")
     if is_drawn(profile) and (options.plan or options.fetch or options.jobs or options.job):
         raise ValueError(f"PROFILE={profile.name} computes nothing: no plan of it, no jobs.")
-    if options.cards < 1:
-        raise ValueError(f"--cards takes a number above 0, not {options.cards}.")
 
 
 def is_drawn(profile: Profile) -> bool:
@@ -144,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
         profile, numbers = profiles.get(options.profile, *values.values()), chosen(options)
         validate(options, profile, numbers)
         if options.plan:
-            print(plan.table(profile, numbers, options.card, options.cards))
+            print(plan.table(profile, numbers, options.card))
             return 0
         if options.fetch:
             from replication.run import preflight  # here, since it imports torch

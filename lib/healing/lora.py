@@ -1,4 +1,4 @@
-"""LoRA adapters on the FFN projections of a pruned model: put on, taken off, saved, merged."""
+"""LoRA adapters on projections of a pruned model: put on, taken off, saved, merged."""
 
 import json
 import shutil
@@ -51,8 +51,6 @@ def ffn_projections(model, first: int = 0) -> list[str]:
                 f"projections under {', '.join(FFN)}, and we do not heal experts (stacked tensors)."
             )
         paths += projections
-    if not paths:
-        raise ValueError(f"There is no layer {first} to heal: the cut reaches the model's end.")
     return paths
 
 
@@ -69,16 +67,17 @@ def _in_ffn(name: str) -> bool:
 
 @contextmanager
 def new_lora(model, recipe) -> Iterator[PeftModel]:
-    """Put a new LoRA adapter on the FFN projections of a model, for training; gone on exit.
+    """Put a new LoRA adapter on projections of a model, for training; gone on exit.
 
     Its weights are kept in fp32; under autocast it multiplies in the format of the model's.
     """
     transformers.set_seed(recipe.seed)
+    of_ffns = ffn_projections(model, recipe.first_layer)
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.rank,
         lora_dropout=recipe.dropout,
-        target_modules=ffn_projections(model, recipe.first_layer),
+        target_modules="all-linear" if recipe.all_linear else of_ffns,
         task_type="CAUSAL_LM",
     )
     with _unloaded_after(model, lambda: get_peft_model(model, config)) as wrapped:

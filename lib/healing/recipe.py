@@ -18,4 +18,5 @@ class Recipe:
     dropout: float = 0.05
     seed: int = 0
     first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
+    all_linear: bool = False  # adapters on all linear layers, not on those of the FFNs alone
     decay_steps: int = 0  # the last ones, where the rate falls to 0; 0: a cosine after the warm-up

@@ -82,12 +82,13 @@ def heal(
 
 def _check_begun(model, recipe: Recipe, folder: Path) -> None:
     """Note what is healed into a folder. Raises ValueError if something else was."""
-    begun = json.dumps(asdict(recipe) | {"layers": len(decoder_layers(model))})
+    begun = asdict(recipe) | {"layers": len(decoder_layers(model))}
     file = folder / BEGUN
-    if file.exists() and file.read_text() != begun:
+    # an older note lacks fields that came later
+    if file.exists() and begun | json.loads(file.read_text()) != begun:
         raise ValueError(f"{folder} has a healing of another recipe: choose another folder.")
     folder.mkdir(exist_ok=True)
-    storage.atomic_write(file, begun.encode())
+    storage.atomic_write(file, json.dumps(begun).encode())
 
 
 # ---- training ------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def _fit_to_gpu(model, recipe: Recipe, micro_batch: int):
     from lib.gpu import memory
 
     costs, free = counting.layer_costs(model.config), memory.free_memory(model.device)
-    num_layers = len(decoder_layers(model)) - recipe.first_layer
+    num_layers = len(decoder_layers(model))
     budget = memory.activation_budget(costs, free, recipe.rank, num_layers, model.dtype.itemsize)
     return budget, min(micro_batch, memory.MICRO_BATCH)
 

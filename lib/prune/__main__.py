@@ -19,7 +19,7 @@ minutes. `smaller/README.md` shows what it cost. HEAL=20 trains on 20 times 1,02
   start     the first layer to drop, if it is not to be chosen
   by        what chooses the block: similarity (default); the least loss: loss, or map, after it
   repair    map: fold a linear map in place of the block into the layer before it
-  heal      times 1,024 tokens to train on; lr: the peak rate; sequence: tokens of one; seed
+  heal      times 1,024 tokens to train on; lr: the peak rate; seed
   nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed
   tasks     what to score besides the loss: mmlu (default, 100 questions by letter), or as in
             'arc_easy mmlu', also boolq; c4 is the loss alone

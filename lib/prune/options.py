@@ -20,11 +20,10 @@ TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "mmlu": {"subjects": 10, "questions": 10, "shots": 5, "shot_order": 0},
 }
 LIMITED = ("sequences", "questions")
-LARGE = 10**9  # parameters
 UNIT = 1024  # tokens: what HEAL counts
+SMALL = 300_000_000  # parameters
 
-
-LEAST = {"layers": 1, "start": 0, "heal": 0, "lr": 0, "sequence": 2, "limit": 2}
+LEAST = {"layers": 1, "start": 0, "heal": 0, "lr": 0, "limit": 2}
 CHOICES = {
     "by": ("similarity", "loss", "map"),
     "repair": ("", "map"),
@@ -47,7 +46,6 @@ class Options:
     repair: str = ""
     heal: int = 0  # units of 1,024 tokens to train on
     lr: float = None  # of healing, at its peak; by default by the model's size
-    sequence: int = MAX_TOKENS  # tokens of a sequence of healing
     seed: int = 0  # of healing
     nf4: int = 0  # 1: measure and heal on weights packed in 4 bits; what is saved is not packed
     tasks: str = "mmlu"  # to score, as in "arc_easy mmlu"
@@ -91,20 +89,22 @@ class Options:
     def recipe(self, parameters: int, on_cpu: bool) -> Recipe:
         """Return the recipe of healing a model of so many parameters.
 
-        A step reads one sequence on a CPU, and four on a GPU, which would be idle else. Healings of
-        SmolLM2-135M chose both, and the rate below a billion parameters. The rate above is the
+        A step reads one sequence on a CPU, and four on a GPU, which would be idle else. On a CPU
+        adapters are on all linear layers, on a GPU, whose memory is planned for them, on the FFNs.
+        Healings of SmolLM2-135M chose this, and the rate of small models. The other rate is the
         paper's for Llama-2 and Qwen.
         """
         batch = 1 if on_cpu else 4
-        rate = 3e-3 if parameters < LARGE else 3e-4
-        steps = max(1, self.heal * UNIT // (batch * self.sequence))
+        rate = 3e-3 if parameters < SMALL else 3e-4
+        steps = max(1, self.heal * UNIT // (batch * MAX_TOKENS))
         return Recipe(
             steps=steps,
-            max_tokens=self.sequence,
+            max_tokens=MAX_TOKENS,
             learning_rate=self.lr or rate,
             rank=8,
+            all_linear=on_cpu,
             warmup_steps=min(8, steps // 4),
-            source=self.texts or self.source,
+            source=self.texts or self.source.replace("wheels", "c4"),
             batch=batch,
             seed=self.seed,
         )

@@ -91,10 +91,9 @@ def check(options: Options) -> files.Checkpoint:
     Block(options.start or 0, options.layers).kept(checkpoint.num_layers)
     text = checkpoint.config.get_text_config(decoder=True)
     limit = getattr(text, "max_position_embeddings", None)
-    if limit and max(MAX_TOKENS, options.sequence) > limit:
+    if limit and limit < MAX_TOKENS:
         raise ValueError(
-            f"{options.model} reads at most {limit} tokens; texts here have up to {MAX_TOKENS}, "
-            f"and SEQUENCE is {options.sequence}."
+            f"{options.model} reads at most {limit} tokens; texts here have up to {MAX_TOKENS}."
         )
     return checkpoint
 
@@ -104,7 +103,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
 
     The block is a `linear.Mapped` if a map repairs the cut.
     """
-    options, adapter = work.options, None
+    options = work.options
     model, tokenizer = work.load(options.model)
     try:
         for task in work.tasks:
@@ -118,17 +117,16 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     if options.repair:
         versions["mapped"] = block
     work.score(model, tokenizer, versions)
-    if options.heal:
-        adapter = heal_cut(work, model, tokenizer, block)
+    adapter = heal_cut(work, model, tokenizer, block) if options.heal else None
     return block, adapter
 
 
 def choose(options: Options, model, tokenizer) -> list[Block]:
     """Return the block to drop; of BY=map each one that has a layer before it."""
-    num_layers, size = len(decoder_layers(model)), options.layers
+    size = options.layers
     if options.start is not None:
         return [Block(options.start, size)]
-    blocks = [Block(start, size) for start in range(num_layers - size + 1)]
+    blocks = [Block(start, size) for start in range(len(decoder_layers(model)) - size + 1)]
     if options.by == "map":
         return blocks[1:]
     texts = options.train_texts(TEXTS)
@@ -171,9 +169,7 @@ def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
         recipe = work.options.recipe(model.num_parameters(), model.device.type == "cpu")
         healed = heal(model, tokenizer, recipe, work.folder / "healing")
     if healed.status != "ok":
-        raise RuntimeError(
-            f"The healing ended as {healed.status}: choose a lower LR, or a smaller SEQUENCE."
-        )
+        raise RuntimeError(f"The healing ended as {healed.status}: choose a lower LR.")
     work.results["recipe"] = recipe
     return healed.adapter
 
