@@ -142,7 +142,7 @@ def test_a_healing_has_the_rate_and_the_steps_of_its_model_and_device(
 
 @pytest.mark.parametrize(
     "whole, saved, sentence",
-    [(0.6, 0.3, "are lost"), (0.6, 0.55, "do not show"), (0.35, 0.1, "does not answer")],
+    [(0.6, 0.3, "are lost"), (0.6, 0.55, "do not show"), (0.35, 0.1, "not clearly above")],
 )
 def test_the_card_says_whether_letters_are_lost(healed, whole, saved, sentence):
     first, *_, last = copy.deepcopy(healed[1]["versions"])
@@ -210,7 +210,7 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
     assert make_in_process(*settings) == 0
     card = text(out / "README.md")
     assert "| own.txt; every eighth only" in card
-    assert "\n\nValue ±" in card and "base_model" not in card  # which is an id on the hub
+    assert "\n\nValue ±" in card and "\nbase_model" not in card  # which is an id on the hub
     assert str(tmp_path) not in card + text(out / "prune.json")
     assert "4 steps of 1 × 256 tokens" in card and "learning rate 0.002" in card
     call = options(model, texts=str(file))

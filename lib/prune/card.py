@@ -41,7 +41,7 @@ def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path
         "versions": [compared(version, versions[0]) for version in versions],
     }
     card = TEMPLATES.get_template("card.md.j2").render(
-        record, options=options, recipe=recipe, config=after
+        record, options=options, recipe=recipe, config=left
     )
     (weights / "README.md").write_text(card, encoding="utf-8")
     (weights / "prune.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
