@@ -1,10 +1,10 @@
 """`python -m benchmarks.peers [MODEL …]`: what other tools make of a model, beside ours.
 
-By default of Qwen2.5-Coder-0.5B and -1.5B, on which nothing here was tuned, after dropping 10, 20
-and 30 % of the layers. Other tools run by their own code, each in an environment of its own below
-data/peers/, which pip fills; short-transformers needs an older transformers. PruneMe and ReplaceMe
-are in no registry: theirs are the formulas, in our code. PruneMe chooses the block of the row
-`ours: cut`, and mergekit cuts it. What heals a cut besides is what guides to peft and Trainer say.
+By default of Qwen2.5-Coder-0.5B and -1.5B, after dropping 10, 20 and 30 % of the layers. Other
+tools run by their own code, each in an environment of its own below data/peers/, which pip fills;
+short-transformers and mergekit need older transformers. PruneMe and ReplaceMe are in no registry:
+theirs are the formulas, in our code. PruneMe chooses the block of the row `ours: cut`, and mergekit
+cuts it. What heals a cut besides is what guides to peft and Trainer say.
 
 Each row is a checkpoint, scored on 64 texts that chose nothing, and kept in data/peers/: the same
 command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair. What
@@ -13,6 +13,7 @@ texts. In the end the models' rows are put into benchmarks/results/peers.csv.
 """
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -232,10 +233,11 @@ def table(names: list[str]) -> pd.DataFrame:
 
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the other tools
     rows = table(names or list(MODELS))
     others = pd.read_csv(FILE).query("model not in @rows.model")
     pd.concat([others, rows]).round(4).to_csv(FILE, index=False)
-    print(rows.to_string(index=False))
+    print(rows.to_string())
 
 
 if __name__ == "__main__":

@@ -135,6 +135,12 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "rank_correlation": rank_correlation,
     "distances": ranked_distances,
     "rise_in_nf4": rise_in_nf4,
+    "peers": lambda: (  # means over seeds
+        table("peers.csv")
+        .groupby(["model", "layers", "method"])
+        .mean(numeric_only=True)
+        .reset_index()
+    ),
     "seed_sd": lambda: measured("seeds").groupby(["task", "treatment"]).value.std().reset_index(),
 }
 
