@@ -54,7 +54,7 @@ def error(folder, line: str = "pass") -> float:
 def test_a_cut_with_a_map_has_the_same_logits_in_llama_cpp(tmp_path):
     """And a lower loss than without the map."""
     out = tmp_path / "smaller"
-    rows = prune(Options("smollm2-135m", 9, repair="map", limit=16), out)["versions"]
+    rows = prune(Options("smollm2-135m", 9, repair="map", limit=16, tasks="c4"), out)["versions"]
     whole, cut, mapped, saved = (row["scores"]["c4"][0] for row in rows)
     assert whole < mapped < cut - 0.3 and saved == pytest.approx(mapped, abs=0.02)
     assert error(out) < 0.01
@@ -65,7 +65,7 @@ def test_the_card_names_what_llama_cpp_lacks_of_a_cut_gemma(tmp_path):
     sizes = GROUPED | {"num_hidden_layers": 12, "vocab_size": 49152, "sliding_window": WINDOW}
     config = transformers.Gemma3TextConfig(**sizes, head_dim=8, query_pre_attn_scalar=8)
     base, out = with_real_tokenizer(built(config), tmp_path / "base"), tmp_path / "smaller"
-    prune(Options(str(base), 2, start=3, limit=4), out)
+    prune(Options(str(base), 2, start=3, limit=4, tasks="c4"), out)
     line = re.search(r"`(self\..+?\))`", (out / "README.md").read_text(encoding="utf-8"))[1]
     assert error(out) > 0.1
     assert error(out, line) < 0.01

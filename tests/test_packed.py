@@ -162,7 +162,7 @@ def test_a_checkpoint_is_repaired_in_the_files_it_came_from(packed, small, tmp_p
         fold(model, block, change)
 
     monkeypatch.setattr(linear, "fold", noted)
-    call = Options(small, 1, start=2, repair="map", heal=1, lr=0.05, limit=4, nf4=1)
+    call = Options(small, 1, start=2, repair="map", heal=1, lr=0.05, limit=4, nf4=1, tasks="c4")
     out = tmp_path / "smaller"
     record = prune(call, out)
     (adapter,) = tmp_path.glob("smaller.work/*/healing/adapter/*.safetensors")
