@@ -56,7 +56,7 @@ OURS = {
     "ours: BY=map, LoRA": {"repair": "map", "by": "map", "heal": 8},
 }
 
-# code of other tools: folder of the model, new one, layers, texts, texts to heal on, block's start
+# code of other tools: folder of the model, new one, layers, block's start, seed, file of texts
 BEGIN = """
 import json, sys
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
