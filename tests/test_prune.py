@@ -82,7 +82,7 @@ def test_the_checkpoint_scores_what_its_card_says(healed, model, tmp_path, monke
         monkeypatch.setattr(loading, "default_dtype", lambda device: computed)
         out = tmp_path / "smaller"
         record = prune(options(model, repair="map", tasks="arc_easy"), out)
-    plain, row, card = AutoModelForCausalLM.from_pretrained(out), record["versions"][-1], None
+    plain, row = AutoModelForCausalLM.from_pretrained(out), record["versions"][-1]
     assert plain.config.num_hidden_layers == LAYERS - 2
     assert plain.dtype == torch.bfloat16
     assert row["parameters"] == sum(p.numel() for p in plain.parameters())
@@ -124,8 +124,6 @@ def test_each_version_is_what_it_is_called(healed, model):
     apart = table.examples[1] - table.examples[0]
     error = (len(share) / (len(share) - 1) * share**2 @ (apart - cut + whole) ** 2) ** 0.5
     assert rows[1]["to_whole"]["c4"] == pytest.approx([cut - whole, error], abs=1e-5)
-    to_whole = [row["to_whole"]["c4"][0] + whole for row in rows]
-    assert to_whole == pytest.approx(by_version, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
     recipe: a `healing.Recipe`.
 
     A sequence is {"documents": token ids of each}. Packed: documents, each with the end-of-text
-    token, fill sequences of max_tokens, and are cut where one ends. Else each document is one
-    sequence, truncated. Documents are shuffled anew each epoch, by the seed. An epoch reads each
-    document once.
+    token, fill sequences of max_tokens. A document that is cut where one ends goes on in the next
+    one, unless `truncated`. Not packed: each document is one sequence, truncated. Documents are
+    shuffled anew each epoch, by the seed. An epoch reads each document once.
     """
     count = recipe.steps * recipe.batch
     texts = sets.healing_texts(recipe.source, count)
@@ -32,7 +32,7 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
         while rest:
             room = recipe.max_tokens - sum(map(len, documents))
             documents.append(rest[:room])
-            rest = rest[room:]
+            rest = [] if recipe.truncated else rest[room:]
             if not recipe.packed or len(documents[-1]) == room:
                 sequences.append({"documents": documents})
                 documents = []

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,9 @@ def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path
     left = AutoConfig.from_pretrained(weights)
     is_text_only = left.model_type != checkpoint.config.model_type
     if folder := checkpoint.folder:  # random weights come from none
-        carry(folder, weights, CARRIED if is_text_only else CARRIED + PROCESSORS)
+        carried = CARRIED if is_text_only else CARRIED + PROCESSORS
+        for file in chain.from_iterable(map(folder.glob, carried)):
+            shutil.copy(file, weights)
     before, after = (config.get_text_config(decoder=True) for config in (checkpoint.config, left))
     record |= {  # with no path of this machine: it may be published
         "base": registry.hub_id(options.model),
@@ -46,13 +48,6 @@ def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path
     (weights / "README.md").write_text(card, encoding="utf-8")
     (weights / "prune.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record
-
-
-def carry(base: Path, weights: Path, patterns: Sequence[str]) -> None:
-    """Copy files of the base model beside the weights."""
-    for pattern in patterns:
-        for file in base.glob(pattern):
-            shutil.copy(file, weights)
 
 
 def licence(model: str, folder: Path) -> str | None:

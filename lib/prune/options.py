@@ -91,7 +91,7 @@ class Options:
 
         A step reads one sequence on a CPU, and four on a GPU, which would be idle else. On a CPU
         adapters are on all linear layers, on a GPU, whose memory is planned for them, on the FFNs.
-        Healings of SmolLM2-135M chose this, and the rate of small models. The other rate is the
+        Healings of SmolLM2-135M chose this and the rate of small models; the other one is the
         paper's for Llama-2 and Qwen.
         """
         batch = 1 if on_cpu else 4
@@ -103,6 +103,8 @@ class Options:
             learning_rate=self.lr or rate,
             rank=8,
             all_linear=on_cpu,
+            truncated=True,
+            dropout=0.0,
             warmup_steps=min(8, steps // 4),
             source=self.texts or self.source.replace("wheels", "c4"),
             batch=batch,
