@@ -7,9 +7,10 @@ theirs are the formulas, in our code. PruneMe chooses the block of the row `ours
 cuts it. What heals a cut besides is what guides to peft and Trainer say.
 
 Each row is a checkpoint, scored on 64 texts that chose nothing, and kept in data/peers/: the same
-command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair. What
-is healed has three seeds. Differences are from our default repair of the same seed, paired on
-texts. In the end the models' rows are put into benchmarks/results/peers.csv.
+command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair;
+mergekit is given the block. What is healed has three seeds. Differences are from our default repair
+of the same seed, paired on texts. In the end the models' rows are put into
+benchmarks/results/peers.csv.
 """
 
 import json
@@ -53,7 +54,7 @@ OURS = {
     "ours: map": {"repair": "map"},
     "ours: LoRA, as many minutes": {"heal": 10},
     DEFAULT: {"repair": "map", "heal": 8},
-    "ours: BY=map, LoRA": {"repair": "map", "by": "map", "heal": 8},
+    "ours: BY=map": {"repair": "map", "by": "map"},
 }
 
 # code of other tools: folder of the model, new one, layers, block's start, seed, file of texts

@@ -1,60 +1,18 @@
-"""Where healing acts, HellaSwag, GSM8K: each equal to the plain way of doing it."""
-
-import math
-from dataclasses import replace
+"""HellaSwag, GSM8K: each equal to the plain way of doing it."""
 
 import numpy as np
 import pytest
 import tokenizers
 import torch
-from conftest import LAYERS, letters, tiny
+from conftest import letters, tiny
 from transformers import GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import Row
 from lib.evaluation import Task
-from lib.gpu.memory import ActivationBudget
-from lib.healing import lora, training
 from lib.models import reading
-from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 from lib.sweep import continuations
-from replication import profiles
-
-SMOKE = profiles.get("smoke")
-FIRST = 3
-RECIPE = replace(
-    profiles.recipe("tiny-random", SMOKE), steps=4, learning_rate=0.05, first_layer=FIRST
-)
-
-# ---- where healing acts --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("memory", [math.inf, 0])
-def test_no_gradient_goes_before_the_cut(memory, llama, tmp_path):
-    """No state up to the cut is part of what the backward pass goes through, recomputed or not."""
-    budget = ActivationBudget(memory, 1, 2, 1, LAYERS - FIRST)
-    needed = {}
-    recipe = replace(RECIPE, steps=1, batch=2, warmup_steps=0)
-    sequences = [{"documents": [[5, 6, 7 + i]]} for i in range(2)]
-
-    def note(l, x):
-        needed.setdefault(l, x.requires_grad)
-
-    with lora.new_lora(llama, recipe) as wrapped:
-        with residual_stream(llama, note):
-            training._train(wrapped, Padding, sequences, recipe, tmp_path, 2, budget)
-        learnt = [p for n, p in wrapped.named_parameters() if "lora_B" in n]
-        assert learnt
-        assert all(p.abs().max() > 0 for p in learnt)
-    assert needed == {l: l > FIRST for l in range(LAYERS + 1)}
-
-
-class Padding:
-    """As much of a tokenizer as training needs."""
-
-    pad_token_id = 0
-
 
 # ---- HellaSwag and GSM8K -------------------------------------------------------------------
 

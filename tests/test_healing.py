@@ -98,17 +98,23 @@ def test_each_epoch_has_every_document_in_an_order_of_its_own(base, monkeypatch)
     assert first != second != third != first
 
 
-@pytest.mark.parametrize("truncated", [False, True])
-def test_packed_sequences_are_full(base, truncated):
-    recipe = replace(RECIPE, truncated=truncated)
-    sequences = packing.training_sequences(base[1], recipe)[0]
+def test_packed_sequences_are_full(base):
+    sequences = packing.training_sequences(base[1], RECIPE)[0]
     assert len(sequences) == RECIPE.steps * RECIPE.batch
     ended = True
     for sequence in sequences:
         assert packing.real_tokens([sequence]) == RECIPE.max_tokens
         for document in sequence["documents"]:
-            assert (document[0] == base[1].bos_token_id) == (ended or truncated)
+            assert (document[0] == base[1].bos_token_id) == ended
             ended = document[-1] == base[1].eos_token_id
+
+
+def test_all_documents_are_begun_before_one_goes_on(base, monkeypatch):
+    documents = [" ".join(map(str, range(first, first + 300))) for first in (0, 500)]
+    monkeypatch.setattr(sets, "healing_texts", lambda source, count: documents)
+    recipes = RECIPE, replace(RECIPE, beginnings_first=True)
+    one_by_one, by_turns = (packing.training_sequences(base[1], each)[0] for each in recipes)
+    assert by_turns[:5:2] == one_by_one[:3]
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
@@ -144,7 +150,7 @@ CHANGES = {
     "first_layer": 2,
     "all_linear": True,
     "decay_steps": 2,
-    "truncated": True,
+    "beginnings_first": True,
 }
 
 

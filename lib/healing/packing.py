@@ -19,26 +19,29 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
     recipe: a `healing.Recipe`.
 
     A sequence is {"documents": token ids of each}. Packed: documents, each with the end-of-text
-    token, fill sequences of max_tokens. A document that is cut where one ends goes on in the next
-    one, unless `truncated`. Not packed: each document is one sequence, truncated. Documents are
-    shuffled anew each epoch, by the seed. An epoch reads each document once.
+    token, fill sequences of max_tokens. What a sequence cuts off a document begins the next one,
+    or with `beginnings_first` is read once all documents were begun. Not packed: each document is
+    one sequence, truncated. Documents are shuffled anew each epoch, by the seed. An epoch begins
+    each document once.
     """
     count = recipe.steps * recipe.batch
     texts = sets.healing_texts(recipe.source, count)
-    sequences, documents, documents_read = [], [], 0
-    for document in _in_order(tokenizer, texts, recipe):
-        documents_read += 1
-        rest = document
-        while rest:
-            room = recipe.max_tokens - sum(map(len, documents))
-            documents.append(rest[:room])
-            rest = [] if recipe.truncated else rest[room:]
-            if not recipe.packed or len(documents[-1]) == room:
-                sequences.append({"documents": documents})
-                documents = []
-        if len(sequences) >= count:
-            break
-    return sequences[:count], round(documents_read / len(texts), 3)
+    documents = _in_order(tokenizer, texts, recipe)
+    sequences, sequence, cut_off, begun = [], [], [], 0
+    while len(sequences) < count:
+        if cut_off and (begun % len(texts) == 0 or not recipe.beginnings_first):
+            document = cut_off.pop(0)
+        else:
+            document = next(documents)
+            begun += 1
+        room = recipe.max_tokens - sum(map(len, sequence))
+        sequence.append(document[:room])
+        if recipe.packed and document[room:]:
+            cut_off.append(document[room:])
+        if not recipe.packed or len(sequence[-1]) == room:
+            sequences.append({"documents": sequence})
+            sequence = []
+    return sequences, round(begun / len(texts), 3)
 
 
 def _in_order(tokenizer, texts: Sequence[str], recipe) -> Iterator[list[int]]:
@@ -48,11 +51,8 @@ def _in_order(tokenizer, texts: Sequence[str], recipe) -> Iterator[list[int]]:
         epoch = shuffling.sample(texts, len(texts))
         for start in range(0, len(epoch), TOKENIZED_AT_ONCE):
             part = epoch[start : start + TOKENIZED_AT_ONCE]
-            if recipe.packed:
-                for ids in tokenizer(part).input_ids:
-                    yield [*ids, tokenizer.eos_token_id]
-            else:
-                yield from tokenizer(part, truncation=True, max_length=recipe.max_tokens).input_ids
+            for ids in tokenizer(part).input_ids:
+                yield [*ids, tokenizer.eos_token_id] if recipe.packed else ids
 
 
 def collator(joined: bool) -> Callable[[Sequence[dict]], dict]:
@@ -77,7 +77,7 @@ def padded(rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
     They are padded with token 0: no position looks ahead to it, and every model knows it, while a
     tokenizer may have a token for padding that the model has no embedding of.
     """
-    rows = [torch.tensor(row) for row in rows]
+    rows = list(map(torch.tensor, rows))
     labels = pad_sequence(rows, batch_first=True, padding_value=-100)
     labels[:, 0] = -100  # nothing predicts it, so it is no target to be counted
     return {

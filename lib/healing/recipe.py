@@ -20,4 +20,4 @@ class Recipe:
     first_layer: int = 0  # adapters from this layer on, in the numbering of the pruned model
     all_linear: bool = False  # adapters on all linear layers, not on those of the FFNs alone
     decay_steps: int = 0  # the last ones, where the rate falls to 0; 0: a cosine after the warm-up
-    truncated: bool = False  # when packed: what a sequence cuts off a document is not read
+    beginnings_first: bool = False  # packed: all documents are begun before one goes on

@@ -276,7 +276,7 @@ def _resumed_micro_batch(folder: Path) -> int | None:
 def _save_result(folder: Path, healed: Healed) -> None:
     """Write the result of a healing, last of all, and drop its checkpoints."""
     record = asdict(healed)
-    record["adapter"] = healed.adapter.name if healed.adapter else None
+    record["adapter"] = healed.adapter and healed.adapter.name
     storage.atomic_write(folder / "healed.json", json.dumps(record).encode())
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
@@ -287,7 +287,8 @@ def _load_result(folder: Path) -> Healed | None:
     if not (folder / "healed.json").exists():
         return None
     record = json.loads((folder / "healed.json").read_text())
-    record["adapter"] = folder / "adapter" if record["adapter"] else None
-    if record["adapter"] and not lora.adapter_exists(record["adapter"]):
-        return None
+    if record["adapter"]:
+        record["adapter"] = folder / "adapter"
+        if not lora.adapter_exists(record["adapter"]):
+            return None
     return Healed(**record)

@@ -103,7 +103,7 @@ class Options:
             learning_rate=self.lr or rate,
             rank=8,
             all_linear=on_cpu,
-            truncated=True,
+            beginnings_first=True,
             dropout=0.0,
             warmup_steps=min(8, steps // 4),
             source=self.texts or self.source.replace("wheels", "c4"),

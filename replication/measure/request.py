@@ -23,7 +23,8 @@ HEALING = (*WEIGHTS, *BLOCK, "recipe", "healing_version", "healing_data")
 MAPS = (*WEIGHTS, *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
-LATER = ("decay_steps", "all_linear", "truncated")  # fields of a recipe that older keys do not have
+# fields of a recipe that older keys do not have
+LATER = ("decay_steps", "all_linear", "beginnings_first")
 
 
 @dataclass(frozen=True)
