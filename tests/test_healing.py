@@ -99,8 +99,9 @@ def test_each_epoch_has_every_document_in_an_order_of_its_own(base, monkeypatch)
 
 
 def test_packed_sequences_are_full(base):
-    sequences = packing.training_sequences(base[1], RECIPE)[0]
+    sequences, epochs = packing.training_sequences(base[1], RECIPE)
     assert len(sequences) == RECIPE.steps * RECIPE.batch
+    assert 0 < epochs < 0.05
     ended = True
     for sequence in sequences:
         assert packing.real_tokens([sequence]) == RECIPE.max_tokens
@@ -110,11 +111,16 @@ def test_packed_sequences_are_full(base):
 
 
 def test_all_documents_are_begun_before_one_goes_on(base, monkeypatch):
+    """And all are read to their ends before one is begun again."""
     documents = [" ".join(map(str, range(first, first + 300))) for first in (0, 500)]
     monkeypatch.setattr(sets, "healing_texts", lambda source, count: documents)
-    recipes = RECIPE, replace(RECIPE, beginnings_first=True)
-    one_by_one, by_turns = (packing.training_sequences(base[1], each)[0] for each in recipes)
+    tokens = sum(len(base[1](document).input_ids) + 1 for document in documents)
+    recipe = replace(RECIPE, batch=1, steps=tokens // RECIPE.max_tokens)
+    one_by_one, once = packing.training_sequences(base[1], recipe)
+    recipe = replace(recipe, beginnings_first=True)
+    by_turns, epochs = packing.training_sequences(base[1], recipe)
     assert by_turns[:5:2] == one_by_one[:3]
+    assert once == epochs == 1
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):

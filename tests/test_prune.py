@@ -124,6 +124,8 @@ def test_each_version_is_what_it_is_called(healed, model):
     apart = table.examples[1] - table.examples[0]
     error = (len(share) / (len(share) - 1) * share**2 @ (apart - cut + whole) ** 2) ** 0.5
     assert rows[1]["to_whole"]["c4"] == pytest.approx([cut - whole, error], abs=1e-5)
+    to_whole = [row["to_whole"]["c4"][0] + whole for row in rows]
+    assert to_whole == pytest.approx(by_version, abs=1e-5)
 
 
 @pytest.mark.parametrize(
