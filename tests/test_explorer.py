@@ -17,12 +17,12 @@ from replication.show import explorer
 from replication.show.explorer import Explored
 
 
-def write_run(folder: Path, **changes) -> None:
+def write_run(folder: Path, model: str = "m", **changes) -> None:
     """Write what a run measures: distances, and the loss whole, cut and healed.
 
     changes: of the requests of losses.
     """
-    weights = {"model": "m", "revision": "1", "dtype": "bfloat16", "quantization": None}
+    weights = {"model": model, "revision": "1", "dtype": "bfloat16", "quantization": None}
     params = weights | {"max_tokens": 24, "data": "file:/home/notes.txt", "data_revision": "1a2b"}
     rows = []
     for size, recipe in ((0, {}), (2, {}), (2, {"recipe": {"steps": 8, "rank": 4, "seed": 1}})):
@@ -133,12 +133,24 @@ def test_texts_are_those_of_the_very_weights(tmp_path, monkeypatch, other):
     assert explorer._texts(weights | other) == ((), {})
 
 
-def test_the_maps_of_a_run_are_exported(output, monkeypatch):
+@pytest.mark.parametrize(
+    "model, name",
+    [
+        ("smollm2-135m", "smollm2-135m"),
+        ("owner/name", "owner/name"),
+        ("/home/me/tiny", "tiny"),
+        ("/home/me/tiny.gguf", "tiny.gguf"),
+    ],
+)
+def test_the_maps_of_a_run_are_exported_without_a_path(output, monkeypatch, model, name):
+    """By the name that `make prune` knows; of a folder or a file without where it lies."""
     monkeypatch.setattr(paths, "RECORDED", output / "recorded")
-    write_run(output / "data" / "tables" / "smoke")
+    write_run(output / "data" / "tables" / "smoke", model=model)
     explorer.export("smoke", output / "map.json")
-    ((label, exported),) = json.loads((output / "map.json").read_bytes()).items()
-    assert label == "m (64 texts of notes.txt (1a2b), 24 tokens, bfloat16)"
-    assert exported["layers"] == 4
+    text = (output / "map.json").read_text()
+    assert "/home" not in text
+    ((label, exported),) = json.loads(text).items()
+    assert label.endswith(" (64 texts of notes.txt (1a2b), 24 tokens, bfloat16)")
+    assert (exported["model"], exported["layers"]) == (name, 4)
     with pytest.raises(ValueError, match="Nothing of run 'quick' is there"):
         explorer.export("quick", output / "map.json")

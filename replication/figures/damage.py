@@ -21,9 +21,11 @@ def figure_damage(tables: pd.DataFrame) -> Figure:
     tables: of analysis.beside_distances, and the column twice where it was measured.
     """
     columns = [column for column in MAPS if column in tables]
-    rows = tables.groupby(["model", "block_size"])[columns]
-    by_row = rows.transform(lambda row: rescaled(row.to_numpy()))
-    tables = tables.join(by_row.add_suffix("_rescaled"))
+    for column in columns:
+        measured = tables[tables[column].notna()]  # of larger blocks none was run twice
+        rows = measured.groupby(["model", "block_size"])[column]
+        by_row = rows.transform(lambda row: rescaled(row.to_numpy()))
+        tables = tables.join(by_row.rename(f"{column}_rescaled"))
     models = tables.groupby("model", sort=False)
     sizes = plt.Normalize(1, tables.block_size.max())
     with plt.rc_context(STYLE):

@@ -197,8 +197,9 @@ def _map(explored: Explored) -> dict:
     """Return what the page knows of a map; values of blocks are lists [n-1][l], null elsewhere."""
     distances = explored.distances
     layers = distances.num_layers
+    is_local = Path(explored.model).is_absolute()  # a folder or a file: its path stays private
     return {
-        "model": explored.model,
+        "model": Path(explored.model).name if is_local else explored.model,
         "layers": layers,
         "source": explored.source,
         "distance": _listed(islands.by_size(distances.matrix)),
