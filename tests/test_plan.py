@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import EXPERTS, architectures, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,14 +39,21 @@ def test_every_architecture_is_counted(architecture):
     assert (costs.adapter > 0) == (architecture not in EXPERTS)
 
 
+def products(counter: FlopCounterMode) -> int:
+    """The FLOPs of all but attention, which PyTorch 2.13 does not count on a CPU and 2.15 does."""
+    counts = counter.get_flop_counts()["Global"].items()
+    return sum(flops for kernel, flops in counts if "attention" not in str(kernel))
+
+
 def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     """Sweeps and a healing on C4, whose texts are longer than is read of them.
 
-    Nothing goes back through most of the first layer, which is not planned: 12 % of so few layers.
-    PyTorch 2.13 does not count attention on a CPU, so it is planned for next to no tokens; 2.15
-    does, 8 % here.
+    To the last product, but for two that are left out of the plan: the last token of a text is only
+    predicted, and nothing goes back through what lies before the first adapters.
     """
-    monkeypatch.setattr(counting, "TOKENS", 2)
+    attention = torch.ops.aten._scaled_dot_product_flash_attention
+    for kernel in (attention, torch.ops.aten._scaled_dot_product_flash_attention_backward):
+        monkeypatch.setitem(counting.EXPERTS, kernel, lambda *shapes, **_: 0)
     profile = replace(SMOKE, models=(small,), heal_packed=True)
     distances = distance_maps.of_model(small, profile)
     swept = experiments.unhealed(small, distances, profile, ["c4"])
@@ -57,10 +65,15 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     *scored, healed = flops
     with FlopCounterMode(display=False) as sweeping:
         scores.table(swept)
-    assert sum(scored) == pytest.approx(sweeping.get_total_flops(), rel=0.09)
+    tokens = profile.c4_tokens
+    assert sum(scored) * (tokens - 1) / tokens == products(sweeping)
     with FlopCounterMode(display=False) as healing:
         fetching.fetch([heals])
-    assert healed == pytest.approx(healing.get_total_flops(), rel=0.13)
+    d, of_keys, ffn, rank = 32, 16, 48, 1  # widths of the model
+    to_attention = d * d + 2 * d * of_keys + d * d
+    to_ffn = 2 * d * ffn + 2 * d * rank  # gate and up, and their adapters
+    num_tokens = recipe.steps * recipe.batch * recipe.max_tokens
+    assert healed - num_tokens * 2 * (to_attention + to_ffn) == products(healing)
 
 
 # ---- hours and memory ------------------------------------------------------------------------
@@ -69,7 +82,8 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
 def test_the_rates_reproduce_a_published_speed(monkeypatch):
     """FMS, LoRA of Mistral-7B in 16 bits on one A100-80, 4 sequences of 4,096, recomputed: 3,597.6
     tokens a second (foundation-model-stack/fms-acceleration, scripts/benchmarks/refs/a100_80gb.csv,
-    row 12). Its norms are not fused, and its adapters are peft's."""
+    row 12). Its norms are not fused, and its adapters are peft's. The plan is 6 % faster: its rates
+    are shares of a data sheet, and no step waits for the next batch."""
     monkeypatch.setattr(norms, "fuse_norms", lambda model: None)
     monkeypatch.setattr(lora, "LoraLayer", ())
     monkeypatch.setattr(ActivationBudget, "num_recomputed", lambda budget, tokens: 32)
@@ -77,7 +91,7 @@ def test_the_rates_reproduce_a_published_speed(monkeypatch):
     costs = counting.layer_costs(files.configuration("mistral-7b"))
     work = plan.ModelOnCard(costs, None, CARD).healing(32, recipe)
     speed = recipe.batch * recipe.max_tokens / CARD.seconds(work)
-    assert speed == pytest.approx(3597.6, rel=0.15)
+    assert speed == pytest.approx(3597.6, rel=0.07)
 
 
 @pytest.mark.parametrize("name, most", [("a100", 9), ("paper", 1130)])
