@@ -1,6 +1,7 @@
 """The site of a run, and what is missing of it."""
 
 import re
+import sys
 
 import nbformat
 import pandas as pd
@@ -46,6 +47,26 @@ def test_finished_failed_and_missing_notebooks_are_listed(ran):
     assert "<strong>Missing</strong>: figure_5" in index
     assert index.count("<img") == 2  # this run's figure 4 and the recorded one
     assert "no notebook has judged them" in index
+
+
+RUNS = {
+    "smoke": "--profile smoke",
+    "smoke-TinyLlama": "--profile smoke --models made/TinyLlama",
+    "smoke-notes.txt": "--profile smoke --texts /some/notes.txt",
+    "recorded": "--profile recorded --models smollm2-135m qwen2.5-coder-0.5b qwen2.5-coder-1.5b",
+    "quick": "",
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_report_is_of_the_run_that_is_named(run, output, monkeypatch, capsys):
+    """Not of the newest that begins alike."""
+    monkeypatch.setattr(site, "build", lambda run: run)
+    for folder in ("smoke-zephyr", "recorded-other", "quick-tiny-qwen3"):
+        (paths.RUNS / folder).mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["site", *RUNS[run].split()])
+    site.main()
+    assert capsys.readouterr().out.split() == [run]
 
 
 def test_links_lead_to_files_of_the_site(ran):

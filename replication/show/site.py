@@ -22,7 +22,8 @@ from nbformat import NotebookNode, v4
 from traitlets.config import Config
 
 from lib import storage
-from replication import paths
+from lib.models import registry
+from replication import paths, profiles
 from replication.notebook import WIDGET
 from replication.profiles import DRAWN, RECORDED
 from replication.run.notebooks import FIGURES, NOTEBOOKS
@@ -46,7 +47,10 @@ def build(run: str) -> Path:
     folder = paths.RUNS / "report" / run
     copies = sorted((paths.RUNS / run).glob("*.ipynb"), key=lambda file: file.stat().st_mtime)
     if not copies:
-        raise ValueError(f"Nothing of run {run!r} is there: make figures PROFILE={run} makes it.")
+        raise ValueError(
+            f"Nothing of run {run!r} is there: make figures makes it, with the same PROFILE, "
+            "MODELS and TEXTS."
+        )
     notebooks = {file.name.split(".")[0]: nbformat.read(file, as_version=4) for file in copies}
     with storage.atomic_folder(folder) as site:
         for figures in {paths.ROOT / "figures" / RECORDED, paths.FIGURES / run}:
@@ -130,13 +134,15 @@ def _linked(html: str, page: str, addresses: set[str]) -> str:
 
 
 def main() -> None:
-    """Report the newest run of a profile, of whatever models."""
+    """Report the run of a profile, with its own models and texts or with others."""
     parser = argparse.ArgumentParser(prog="python -m replication.show.site", description=__doc__)
     parser.add_argument("--profile", default="quick", help="the run to report")
-    profile = parser.parse_args().profile
-    folders = sorted(paths.RUNS.glob(f"{profile}*"), key=lambda folder: folder.stat().st_mtime)
+    parser.add_argument("--models", nargs="+", type=registry.canonical, help="of that run")
+    parser.add_argument("--texts", help="of that run")
+    options = parser.parse_args()
     try:
-        print(build(folders[-1].name if folders else profile))
+        run = profiles.get(options.profile, options.models, texts=options.texts)
+        print(build(run.folder))
     except ValueError as error:
         parser.exit(2, f"{error}\n")
 
