@@ -8,6 +8,7 @@ what such a cell shows stands beside the tables it is compared with.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,20 +30,38 @@ LIVE = "# runs the model"  # the first line of such a cell
 SKIPPED = "Skipped: this cell runs the model, and this run only draws. Try PROFILE = 'quick'."
 SHOWN = "Recorded: this cell runs the model. Set PROFILE = 'quick' to run it yourself."
 WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that needs a kernel
+PARAMETERS, INJECTED = "PROFILE: str", "# Parameters"  # how a notebook's cell and papermill's begin
+ASSIGNED = re.compile(r"^(\w+)(?:: \w+)? = ", re.MULTILINE)
 CELLS = paths.RECORDED / "cells.ipynb"  # such cells, and what they left
 
 
 def start(profile: Profile) -> HTML:
     """What every notebook begins with: versions, and the settings next to the paper's.
 
-    In a run that only draws, cells that begin with LIVE are skipped from here on.
+    In a run that only draws, cells that begin with LIVE are skipped from here on. Raises ValueError
+    for a parameter of papermill that the notebook does not have.
     """
     drawn = paths.draws_only() or (profile.name == DRAWN and paths.LIVE not in os.environ)
     if shell := get_ipython():
+        check_parameters(shell.user_ns["In"])
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]
         shell.input_transformers_cleanup[:] = [*transforms, *([skip_live] if drawn else [])]
     print(" | ".join(f"{name} {version(name)}" for name in ("torch", "transformers")))
     return settings(profile)
+
+
+def check_parameters(cells: Sequence[str]) -> None:
+    """Raise ValueError for a name that papermill set, in a cell of its own, and nothing reads.
+
+    cells: all that were run, in their order. papermill itself only warns of such a name.
+    """
+    own = [cell for cell in cells if cell.startswith(PARAMETERS)]
+    injected = [cell for cell in cells if cell.startswith(INJECTED)]
+    if not own or not injected:
+        return
+    known = ASSIGNED.findall(own[-1])
+    if unknown := [name for name in ASSIGNED.findall(injected[-1]) if name not in known]:
+        raise ValueError(f"No parameter {unknown[0]!r}: this notebook has {', '.join(known)}.")
 
 
 def skip_live(lines: list[str]) -> list[str]:

@@ -4,8 +4,11 @@ import re
 from types import SimpleNamespace
 
 import nbformat
+import papermill
 import pytest
 from conftest import Distances
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 from lib.models import registry
 from replication import notebook, paths, profiles
@@ -41,6 +44,33 @@ def test_a_notebook_is_clean(number):
         assert not IMPORT.search(source) or source.startswith(notebook.LIVE), source
 
 
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_a_parameter_that_a_notebook_does_not_have_ends_it(number, monkeypatch):
+    """Whose cells are run up to its start, with what papermill adds to them."""
+    file = load_notebook_node(str(paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb"))
+
+    def start(**parameters) -> None:
+        cells = parameterize_notebook(file, parameters).cells
+        cells = [cell.source for cell in cells if cell.cell_type == "code"]
+        shell = SimpleNamespace(input_transformers_cleanup=[], user_ns={"In": cells[:3]})
+        monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
+        exec("\n".join(cells[:3]), {})
+
+    right = {"PROFILE": "recorded", "MODELS": ["smollm2-135m"], "LIMIT": None, "DTYPE": None}
+    start(**right, STEPS=None)
+    for wrong in ("profile", "LIMITS", "MODEL", "EXPORT", *["TEXTS"] * (number != "01")):
+        with pytest.raises(ValueError, match=f"No parameter '{wrong}': this notebook has PROFILE,"):
+            start(**right | {wrong: "recorded"})
+
+
+def test_papermill_ends_with_the_sentence_too(tmp_path):
+    file = paths.NOTEBOOKS / "00_tour.ipynb"
+    with pytest.raises(papermill.PapermillExecutionError, match="No parameter 'profile'"):
+        papermill.execute_notebook(
+            file, tmp_path / "copy.ipynb", {"profile": "recorded"}, cwd=paths.ROOT
+        )
+
+
 @pytest.mark.parametrize("name", profiles.PROFILES)
 def test_every_size_that_a_cell_cuts_is_measured(name):
     """A share of the layers, once and twice, and what is healed: of models of every depth."""
@@ -66,7 +96,7 @@ def test_every_size_that_a_cell_cuts_is_measured(name):
 def test_cells_that_run_the_model_are_skipped_where_a_run_only_draws(
     profile, variable, skipped, monkeypatch
 ):
-    shell = SimpleNamespace(input_transformers_cleanup=[])
+    shell = SimpleNamespace(input_transformers_cleanup=[], user_ns={"In": []})
     monkeypatch.setattr(notebook, "get_ipython", lambda: shell)
     if variable:
         monkeypatch.setenv(variable, "1")
