@@ -18,7 +18,8 @@ from lib import storage
 from replication.paths import ROOT
 
 FILE = ROOT / "tests" / "mutations.csv"
-IGNORED = shutil.ignore_patterns(".git", ".venv", "wheels", "assets", "papermill_runs", "results")
+LARGE = ("assets", "checkpoints")  # folders of data/: gigabytes, which the copy reads in place
+IGNORED = shutil.ignore_patterns(".git", ".venv", "wheels", *LARGE, "papermill_runs", "results")
 
 
 def survives(mutation: dict[str, str], copy: Path) -> bool:
@@ -47,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         shutil.copytree(ROOT, copy, ignore=IGNORED)
-        (copy / "data" / "assets").symlink_to(ROOT / "data" / "assets")
+        for name in LARGE:
+            (copy / "data" / name).symlink_to(ROOT / "data" / name)
         for mutation in storage.rows(FILE):
             if only in mutation["name"]:
                 alive = survives(mutation, copy)
