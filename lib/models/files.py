@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from lib import paths, storage
 from lib.data import wheels
-from lib.models import qwen1, registry
+from lib.models import layers, qwen1, registry
 from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve, unpacked
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -138,6 +138,55 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
         own.pad_token = None
     own.init_kwargs.pop("auto_map", None)  # to code that is not saved
     own.save_pretrained(folder)
+
+
+def keep_configuration(base: Path, folder: Path) -> None:
+    """Let config.json in `folder` be that of its base, with the entries that the cut changed.
+
+    transformers 5 renames entries (`rope_theta`) and leaves out what it does not know; transformers
+    4 would then read its defaults, without an error. What transformers 5 reads stays the same:
+    where that cannot be, as of Qwen-1, which becomes a Qwen2, the file that it wrote stays.
+    """
+    file, after = folder / "config.json", AutoConfig.from_pretrained(folder)
+    written = file.read_text(encoding="utf-8")
+    raw = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    parts = [part for part in (raw, *raw.values()) if isinstance(part, dict)]  # or its text part
+    own = next((part for part in parts if part.get("model_type") == after.model_type), None)
+    if own is None:
+        return
+    file.write_text(json.dumps(own), encoding="utf-8")
+    _change(own, AutoConfig.from_pretrained(folder), after)
+    file.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+    if _entries(AutoConfig.from_pretrained(folder)) != _entries(after):
+        file.write_text(written, encoding="utf-8")
+
+
+def _change(raw: dict, before, after) -> None:
+    """Give the entries of a config.json, which reads as `before`, the values of `after`."""
+    old, new = _entries(before), _entries(after)
+    for name in after.sub_configs:
+        if isinstance(old.get(name), dict) and isinstance(new.get(name), dict):
+            _change(raw.setdefault(name, {}), getattr(before, name), getattr(after, name))
+            del old[name], new[name]
+    if kept := new.get(layers.NUMBERS):
+        numbers = old.get(layers.NUMBERS) or list(range(before.num_hidden_layers))
+        unread = {key: value for key, value in raw.items() if key not in old}
+        keep = [numbers.index(number) for number in kept]
+        raw |= layers.cut_entries(unread, len(numbers), keep)
+        if "num_hidden_layers" in unread:
+            raw["num_hidden_layers"] = len(kept)
+    other_names = after.attribute_map | {"torch_dtype": "dtype"}
+    for key in old.keys() | new.keys():
+        if old.get(key) != new.get(key):
+            names = [name for name in other_names if other_names[name] == key and name in raw]
+            for name in names or [key]:
+                raw[name] = new.get(key)
+    raw.pop("auto_map", None)  # to code that is not saved
+
+
+def _entries(config) -> dict:
+    """Return the entries of a configuration, as JSON has them."""
+    return json.loads(config.to_json_string(use_diff=False))
 
 
 def local_folder(source: Source, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:

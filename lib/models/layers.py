@@ -29,7 +29,7 @@ _THRESHOLDS = (  # in a configuration: layers from the first on
     "num_dense_layers",
     "moe_layer_start_index",
 )
-_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
+_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_idxs")
 _INDEX_ATTRIBUTES = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
@@ -68,29 +68,43 @@ def pruned_config(config, keep: Sequence[int]):
 def _update_config(config, keep: Sequence[int]) -> dict:
     """Make a configuration describe only the layers `keep`; return the entries before.
 
-    Beside their number, these are entries that count layers from the first, lists of layers, and
-    lists with one entry a layer; one of these, our own, says which of the whole model's they are.
+    Beside `cut_entries` that is their number, and a list of our own: which of the whole model's
+    layers they are.
     """
     if config.is_heterogeneous or getattr(config, "hidden_size_per_layer_input", 0):
         raise ModelError(
             f"{type(config).__name__} describes layers one by one (per_layer_config or "
             "hidden_size_per_layer_input), which pruning does not support."
         )
-    num_layers, new = config.num_hidden_layers, {"num_hidden_layers": len(keep)}
+    new = {"num_hidden_layers": len(keep)}
     if not hasattr(config, NUMBERS):
         new[NUMBERS] = list(keep)
-    for key, value in vars(config).items():
-        is_list = isinstance(value, (list, tuple))
-        if key in _THRESHOLDS and isinstance(value, int):
-            new[key] = sum(l < value for l in keep)
-        elif key in _INDEX_LISTS and is_list:
-            new[key] = [place for place, l in enumerate(keep) if l in value]
-        elif "layer" in key and is_list and len(value) == num_layers:
-            new[key] = type(value)(value[l] for l in keep)
+    new |= cut_entries(vars(config), config.num_hidden_layers, keep)
     before = {key: getattr(config, key, None) for key in new}
     for key, value in new.items():
         setattr(config, key, value)
     return before
+
+
+def cut_entries(entries: dict, num_layers: int, keep: Sequence[int]) -> dict:
+    """Return the entries of a configuration that speak of single layers, for the layers `keep`.
+
+    They count layers from the first, list numbers of layers, or have a value, or a letter, for each
+    of the `num_layers` layers.
+    """
+    new = {}
+    for key, value in entries.items():
+        is_list = isinstance(value, (list, tuple))
+        has_layers = (is_list or isinstance(value, str)) and len(value) == num_layers
+        if key in _THRESHOLDS and isinstance(value, int):
+            new[key] = sum(l < value for l in keep)
+        elif key in _INDEX_LISTS and is_list:
+            new[key] = [place for place, l in enumerate(keep) if l in value]
+        elif is_list and has_layers and ("layer" in key or "pattern" in key):
+            new[key] = type(value)(value[l] for l in keep)
+        elif has_layers and "pattern" in key:
+            new[key] = "".join(value[l] for l in keep)
+    return new
 
 
 def _number(layers: Iterator[nn.Module], numbers: Sequence[int]) -> None:
