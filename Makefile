@@ -1,12 +1,13 @@
 # Variables, as in make figures PROFILE=recorded ONLY="01 02":
-#   PROFILE=quick       recorded (draws the recorded run), smoke, quick, overnight, a100, paper
+#   PROFILE=quick       how much is measured: one of the profiles below
 #   MODELS="name …"     names, folders, hub ids or .gguf files in place of the profile's
 #   ONLY="01 02"        these notebooks only
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
 #   DTYPE=float32       of the weights
 #   EXPORT=file.json    of figure-4: the map as a file that the explorer opens
 #   TEXTS=file.jsonl    of figure-4: your own texts in place of C4 (.csv, .parquet:column, .txt)
-#   ENGINE=ray          spread the jobs (CARD=t4: the card of a plan)
+#   ENGINE=ray          spread the jobs
+#   CARD=t4             of plan: the card that it is for
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
 # Of prune: MODEL, OUT, LAYERS=6, and if you like
@@ -21,47 +22,75 @@
 #   PYTHON=python3      the one that .venv is made with
 #   CONSTRAINTS=file    constraints.txt installs the exact versions of the recorded run
 #   WHEELS=wheels       from that folder alone, which `pip download -d wheels '.[dev]' 'setuptools>=77'` fills where there is a network
-#   TORCH_INDEX=address PyTorch from that index: its build for an older CUDA, say
+#   TORCH=cpu           PyTorch's build: cpu (.venv: 2.2 GB), cu126 or another CUDA's, auto (of your driver), or pip (what
+#                       pip takes, on Linux with CUDA: 6.7 GB). Default: cpu on a Linux machine without an NVIDIA driver,
+#                       where nothing is said of sources and cards (PROFILE=a100, paper); else pip
+#   TORCH_INDEX=address PyTorch from that index
 #   SYSTEM=1            uses the packages that PYTHON has, and adds what is missing
 
 PYTHON ?= python3
 PROFILE ?= quick
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))# when make was called
+$(foreach switch,OFFLINE PLAN SYSTEM TINY,$(if $(filter 0,$($(switch))),$(eval override $(switch) :=)))
 # an active conda environment that has the packages is used; else .venv is made
 CONDA := $(if $(CONDA_PREFIX),$(wildcard $(CONDA_PREFIX)/bin/papermill))
 BIN := $(if $(CONDA),$(CONDA_PREFIX)/bin,.venv/bin)
 INSTALLED := $(if $(CONDA),,.venv/installed$(if $(filter ray,$(ENGINE)),-all))
 INSTALLED_ALL := $(if $(CONDA),,.venv/installed-all)
+# what PyTorch's build is for; `make gpu` and these two profiles prepare for a card, maybe on a machine without one
+BUILD := $(or $(TORCH),$(if $(TORCH_INDEX)$(WHEELS)$(SYSTEM)$(filter gpu,$(MAKECMDGOALS))$(filter a100 paper,$(PROFILE)),pip,default))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(WHEELS),--no-index --find-links $(WHEELS)) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-RUN := $(BIN)/python -m replication --profile $(PROFILE) \
-	$(if $(ONLY),--only $(ONLY)) $(if $(MODELS),--models $(MODELS)) $(if $(LIMIT),--limit $(LIMIT)) $(if $(STEPS),--steps $(STEPS)) \
-	$(if $(DTYPE),--dtype $(DTYPE)) $(if $(TEXTS),--texts "$(TEXTS)") $(if $(ENGINE),--engine $(ENGINE))
+OF_RUN := --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)")
+RUN := $(BIN)/python -m replication $(OF_RUN) $(if $(ONLY),--only $(ONLY)) $(if $(LIMIT),--limit $(LIMIT)) \
+	$(if $(STEPS),--steps $(STEPS)) $(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 OPTIONS := LAYERS START BY REPAIR HEAL LR SEED NF4 TASKS TEXTS SOURCE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
-ifneq ($(filter prune,$(MAKECMDGOALS)),)# a name that is mistyped would change nothing
-GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-UNKNOWN := $(filter-out MODEL OUT PLAN CARD $(OPTIONS) PYTHON CONSTRAINTS WHEELS TORCH_INDEX SYSTEM,$(GIVEN))
-$(if $(UNKNOWN),$(error `make prune` has no variable $(UNKNOWN); it has MODEL OUT PLAN CARD $(OPTIONS)))
-$(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a .gguf file or a name))
-$(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
-endif
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check .
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help figures figure-% fetch plan report record lab explorer prune test test-all gpu clean
+TARGETS := help figures fetch plan report record lab explorer prune test test-all nightly gpu clean clean-all
+.PHONY: $(TARGETS)
 .DEFAULT_GOAL := help
+
+# ---- which variables a target takes: a mistyped one, or another target's, would change nothing ----
+GOALS := $(or $(MAKECMDGOALS),help)
+RUN_VARIABLES := PROFILE MODELS ONLY LIMIT STEPS DTYPE TEXTS ENGINE
+VARIABLES.figures := $(RUN_VARIABLES)
+VARIABLES.figure := $(filter-out ONLY,$(RUN_VARIABLES)) EXPORT# of figure-4, say
+VARIABLES.fetch := $(RUN_VARIABLES) OFFLINE
+VARIABLES.plan := $(RUN_VARIABLES) CARD
+VARIABLES.report := PROFILE MODELS TEXTS
+VARIABLES.prune := MODEL OUT PLAN $(if $(PLAN),CARD) $(OPTIONS)
+VARIABLES.gpu := TINY
+INSTALLATION := PYTHON TORCH TORCH_INDEX CONSTRAINTS WHEELS SYSTEM
+ENVIRONMENT := DEEPER_LAYERS_% HF_% CUDA_% OMP_% PIP_% PYTORCH_% RAY_% UV_%# make hands them on
+KNOWN := $(strip $(foreach goal,$(GOALS),$(VARIABLES.$(if $(filter figure-%,$(goal)),figure,$(goal)))) \
+	$(if $(filter-out help clean clean-all,$(GOALS)),$(INSTALLATION)))
+UNKNOWN := $(filter-out $(KNOWN) $(ENVIRONMENT),$(GIVEN))
+ALIKE := $(sort $(foreach name,$(UNKNOWN),$(filter $(name)%,$(KNOWN)) $(foreach known,$(KNOWN),$(if $(filter $(known)%,$(name)),$(known)))))
+$(if $(filter-out $(TARGETS) figure-% .venv/%,$(GOALS)),$(error `make $(GOALS)`: there is no such target, `make help` lists them))
+$(if $(UNKNOWN),$(error `make $(GOALS)` has no variable $(UNKNOWN)$(if $(ALIKE), (did you mean $(ALIKE)?)); it has $(or $(KNOWN),none)))
+ifneq ($(filter prune,$(GOALS)),)
+$(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a .gguf file or a name))
+$(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
+endif
 
 help:  ## this list
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([^:]+):.*## /\1\t/' \
 		| awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo; sed -n -e '/^#/!q' -e 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@echo; echo "Profiles, and how long all notebooks of each take:"
+	@sed -E -e 1d -e 's/^([^,]*),("([^"]*)"|([^,]*)),.*/\1\t\3\4/' replication/profiles/times.csv \
+		| awk -F '\t' '{printf "  %-19s %s\n", $$1, $$2}'
 
 .venv/installed: pyproject.toml
-	@echo "Installing into .venv: 2.2 GB, 3 to 5 minutes with a good connection."
+	@echo "Installing into .venv, in 3 to 5 minutes with a good connection."
 	$(PYTHON) -m venv $(if $(SYSTEM),--system-site-packages) .venv
+	@sh scripts/torch.sh .venv/bin/python $(BUILD) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	$(if $(TORCH_INDEX),$(PIP) $(if $(CONSTRAINTS),--extra-index-url,--index-url) $(TORCH_INDEX) torch)
 	$(PIP) -e '.[dev]'
 	@touch $@
@@ -70,12 +99,12 @@ help:  ## this list
 	$(PIP) -e '.[dev,parity,cluster]'
 	@touch $@
 
-figures: $(INSTALLED)  ## every notebook, headless, into figures/<profile>/ (PROFILE=recorded, quick, overnight, a100, paper)
+figures: $(INSTALLED)  ## every notebook, headless, into figures/<profile>/
 	$(RUN)
 
 figure-%: $(INSTALLED)  ## what one figure needs, as in make figure-4 or make figure-1c
 	$(RUN) --figure $*
-	$(if $(EXPORT),$(BIN)/python -m replication.show.explorer --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)") --export "$(EXPORT)")
+	$(if $(EXPORT),$(BIN)/python -m replication.show.explorer $(OF_RUN) --export "$(EXPORT)")
 
 fetch: $(INSTALLED)  ## before paid hours: download and check all that a run needs, without a GPU (OFFLINE=1 only looks)
 	$(if $(OFFLINE),HF_HUB_OFFLINE=1 PIP_NO_INDEX=1) $(RUN) --fetch
@@ -84,9 +113,9 @@ plan: $(INSTALLED)  ## what a run would take, and how it fits (PROFILE=paper, CA
 	$(RUN) --plan $(if $(CARD),--card $(CARD))
 
 report: $(INSTALLED)  ## figures, notebooks and numbers as web pages: papermill_runs/report/<profile>/index.html
-	$(BIN)/python -m replication.show.site --profile $(PROFILE)
+	$(BIN)/python -m replication.show.site $(OF_RUN)
 
-record: $(INSTALLED)  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (13 hours by the plan; resumes)
+record: $(INSTALLED)  ## measure `overnight` and export it to data/recorded/ and figures/overnight/ (resumes)
 	$(BIN)/python -m scripts.record
 
 lab: $(INSTALLED)  ## open copies of the notebooks and exercises in JupyterLab: lab/, which git ignores
@@ -102,7 +131,7 @@ explorer: $(INSTALLED)  ## every distance map at hand, in your browser: figures/
 prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=20)
 	$(PRUNE)
 
-test: $(INSTALLED)  ## ruff, and the tests on tiny models, every notebook included (minutes)
+test: $(INSTALLED)  ## ruff, and the tests on tiny models, every notebook included (4 minutes)
 	$(LINT)
 	$(TEST) -m "not real"
 
@@ -112,8 +141,21 @@ test-all: $(INSTALLED_ALL)  ## these, and those on the embedded model and agains
 	$(TEST) -m real --ignore=tests/test_cluster.py
 	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
+LOWEST := .venv/lowest/bin
+nightly: $(INSTALLED)  ## the tests with the lowest versions that pyproject.toml allows (20 minutes; 6.5 GB below .venv)
+	$(PIP) uv
+	$(BIN)/python -m uv venv --quiet --clear --python $(BIN)/python .venv/lowest
+	$(BIN)/python -m uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct -e '.[dev]'
+	$(subst $(BIN),$(LOWEST),$(TEST)) -m "not real"
+
 gpu: $(INSTALLED)  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu $(if $(TINY),--tiny)
 
-clean:  ## delete results, tables, figures and executed notebooks of smoke, quick and recorded; keep downloads
-	rm -rf data/results data/tables papermill_runs/*/ figures/smoke* figures/quick* figures/recorded*
+SMALL := smoke quick recorded# their runs, also of other models: quick-name
+clean:  ## delete tables, figures and executed notebooks of smoke, quick and recorded; results and downloads stay
+	rm -rf $(foreach place,data/tables figures papermill_runs papermill_runs/report,$(foreach run,$(SMALL),$(place)/$(run) $(place)/$(run)-*))
+
+MADE = $(wildcard data/results/ data/tables/ papermill_runs/*/) $(filter-out figures/overnight/,$(wildcard figures/*/))
+clean-all:  ## delete what every profile has measured and made, also nights and rented cards; the record and downloads stay
+	@echo "Deletes for ever: $(or $(MADE),nothing)"
+	rm -rf $(MADE)

@@ -1,7 +1,7 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
 figures/README.md has the pictures with what draws each, and the 13 claims in words, all of the
-recorded run; lib/README.md counts lib/models/families.csv.
+recorded run; lib/README.md counts lib/models/families.csv; replication/README.md lists profiles.
 """
 
 import re
@@ -64,8 +64,17 @@ def families() -> str:
     )
 
 
+def runs() -> str:
+    """The profiles: what each measures, and how long it takes."""
+    lines = ["| profile | models | time |", "|---|---|---|"]
+    for row in storage.rows(profiles.TIMES):
+        lines.append(f"| `{row['profile']}` | {row['models']} | {row['time']} |")
+    return "\n".join(lines) + "\n"
+
+
 PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
     "lib/README.md": {"families": families},
+    "replication/README.md": {"profiles": runs},
     "figures/README.md": {
         "the paper's figures": partial(figures, of_paper=True),
         "claims": in_words,

@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ import pytest
 
 from benchmarks import __main__ as bench
 from replication import __main__ as run
-from replication import paths
+from replication import paths, profiles
 from replication.run import batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
@@ -43,34 +44,114 @@ def start(module: str, *arguments: str) -> int:
     return 0
 
 
+def program(file: Path, script: str) -> None:
+    """Write a program."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def targets() -> list[str]:
+    """Return the targets of the Makefile; of those of a pattern, one."""
+    return [
+        name.replace("%", "4") for name in re.findall(r"^([a-z][\w%-]*):", text(MAKEFILE), re.M)
+    ]
+
+
+def make(*words: str, cwd: Path = paths.ROOT, **variables: str) -> subprocess.CompletedProcess:
+    """Run make where all is installed; `variables` are those of the environment."""
+    command = ["make", "-f", str(MAKEFILE), "-o", ".venv/installed", "-o", ".venv/installed-all"]
+    environment = os.environ | variables
+    return subprocess.run(
+        [*command, *words], cwd=cwd, env=environment, text=True, capture_output=True
+    )
+
+
 def test_what_pages_run_exists():
     everything = "\n".join(map(text, PAGES))
     for module in set(PROGRAM.findall(everything)):
         assert find_spec(module), module
-    targets = re.findall(r"^([a-z][\w-]*)[:%]", text(MAKEFILE), re.MULTILINE)
     for name in re.findall(r"(?:`|^)make ([a-z][\w-]*)", everything, re.MULTILINE):
-        assert name in targets or name.startswith("figure-"), name
+        assert name in targets() or name.startswith("figure-"), name
+
+
+RUN = "PROFILE MODELS LIMIT STEPS DTYPE TEXTS ENGINE"
+INSTALL = "PYTHON TORCH TORCH_INDEX CONSTRAINTS WHEELS SYSTEM"
+TAKES = {  # beside those of the installation
+    "figures": f"{RUN} ONLY",
+    "figure-4": f"{RUN} EXPORT",
+    "fetch": f"{RUN} ONLY OFFLINE",
+    "plan": f"{RUN} ONLY CARD",
+    "report": "PROFILE MODELS TEXTS",
+    "prune": "MODEL OUT PLAN CARD LAYERS START BY REPAIR HEAL LR SEED NF4 TASKS TEXTS SOURCE LIMIT",
+    "gpu": "TINY",
+    **dict.fromkeys(["record", "lab", "explorer", "test", "test-all", "nightly"], ""),
+}
+INSTALLS_NOTHING = {"help", "clean", "clean-all"}
+EVERY = set(" ".join(TAKES.values()).split() + INSTALL.split())
+
+
+@pytest.mark.parametrize("target", targets())
+def test_a_target_refuses_the_variables_that_it_does_not_take(target):
+    """Mistyped, or another target's; the environment may have them."""
+    known = set() if target in INSTALLS_NOTHING else {*TAKES[target].split(), *INSTALL.split()}
+    strange = EVERY - known | {"PROFIL", "LIMITS", "TEXT"}
+    given = [f"{name}=1" for name in known]
+    assert make("-n", target, *given, **dict.fromkeys(strange, "1")).returncode == 0
+    refused = make("-n", target, *given, *(f"{name}=1" for name in strange))
+    assert refused.returncode == 2 and refused.stdout == ""
+    (sentence,) = refused.stderr.splitlines()
+    named, taken = sentence.removesuffix(".  Stop.").split("; it has ")
+    named = re.sub(r"\(did you mean .*\?\)", "", named).split(" has no variable ")[1]
+    assert set(named.split()) == strange
+    assert set(taken.split()) - {"none"} == known
+
+
+REFUSED = {
+    "figures MODEL=a/b": "did you mean MODELS?",
+    "fetch figures LIMITS=3": "`make fetch figures` has no variable LIMITS (did you mean LIMIT?)",
+    "figure LIMIT=3": "`make figure`: there is no such target",
+    "PROFILE=recorded": "`make help` has no variable PROFILE; it has none",
+    "prune MODEL=a OUT=b CARD=t4": "no variable CARD",  # without PLAN=1
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_refusal_names_what_is_alike_and_begins_nothing(words):
+    done = make("-n", *words.split())
+    assert REFUSED[words] in done.stderr and done.stdout == ""
+
+
+def test_goals_share_their_variables_and_0_switches_off():
+    assert make("-n", "fetch", "gpu", "TINY=1", "PROFILE=a100", "OFFLINE=1").returncode == 0
+    plain = make("-n", "prune", "MODEL=a", "OUT=b").stdout
+    assert make("-n", "prune", "MODEL=a", "OUT=b", "PLAN=0").stdout == plain
+    assert make("-n", "gpu", "TINY=0").stdout == make("-n", "gpu").stdout
+
+
+def test_help_names_every_profile_and_every_variable():
+    printed = make("help").stdout
+    for name in profiles.PROFILES:
+        assert re.search(rf"^  {name} +[\d,]+ .*(minutes|hours)", printed, re.MULTILINE), name
+    for name in EVERY:
+        assert re.search(rf"\b{name}\b", printed), name
 
 
 def test_make_passes_its_variables_on():
     settings = ["PROFILE=smoke", "MODELS=tiny-random", "LIMIT=5", "STEPS=2", "DTYPE=float32"]
-    settings += ["TEXTS=/notes.txt", "-o", ".venv/installed"]  # which is taken as it is
-    command = ["make", "-n", "-f", str(MAKEFILE), "figures", *settings]
-    printed = subprocess.check_output(command, text=True, cwd=paths.ROOT)
-    program = printed.splitlines()[-1]
+    (program,) = make("-n", "figures", *settings, "TEXTS=/notes.txt").stdout.splitlines()
     options = run.arguments(shlex.split(program)[3:])
     assert options.profile == "smoke"
     assert options.models == ["tiny-random"]
     assert (options.dtype, options.texts) == ("float32", "/notes.txt")
     assert (options.limit, options.steps) == (5, 2)
+    (program,) = make("-n", "report", "MODELS=a/b c/d", "TEXTS=/notes.txt").stdout.splitlines()
+    assert shlex.split(program)[3:] == "--profile quick --models a/b c/d --texts /notes.txt".split()
 
 
 def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
     """Of the lines that `--jobs` prints, with what was said to the script besides."""
-    python = tmp_path / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    python.chmod(0o755)
+    program(tmp_path / ".venv/bin/python", 'printf "%s\\n" "$@"')
     (tmp_path / "maps.txt").write_text("first-map\nsecond-map\n")
     script = paths.ROOT / "replication/run/array.sbatch"
     environment = os.environ | {"JOBS": "maps.txt", "SLURM_ARRAY_TASK_ID": "2"}
@@ -79,6 +160,44 @@ def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
     options = run.arguments(printed.split()[2:])
     assert options.job == "second-map"
     assert options.profile == "paper"
+
+
+CUDA, SMALL_BUILD = "on Linux with CUDA: .venv will have 6.7 GB", ".venv will have 2.2 GB"
+BUILDS = {  # what is asked for, on which machine: the build that uv is asked for, and what is said
+    "default": ("cpu", SMALL_BUILD),
+    "default, driver": ("", CUDA),
+    "default, macOS": ("", CUDA),
+    "default, mirror": ("", "as it is set up to"),
+    "default, offline": ("cpu", CUDA),
+    "pip": ("", CUDA),
+    "cpu, driver, mirror": ("cpu", SMALL_BUILD),
+    "cpu, offline": ("cpu", SMALL_BUILD),
+    "cu126": ("cu126", "build cu126"),
+}
+
+
+@pytest.mark.parametrize("case", BUILDS)
+def test_the_build_of_pytorch_is_said_before_it_comes(case, tmp_path):
+    """Only a build that was asked for by name, and cannot be had, ends an installation."""
+    build, *machine = case.split(", ")
+    mirror, offline = (
+        ("mirror" in machine) * "echo global.index-url",
+        ("offline" in machine) * "false",
+    )
+    answers = f'*"pip config"*) {mirror};; *"uv pip"*) {offline};;'
+    program(tmp_path / "python", f'echo "$*" >> {tmp_path}/calls; case "$*" in {answers} esac')
+    program(tmp_path / "uname", f"echo {'Darwin' if 'macOS' in machine else 'Linux'}")
+    (tmp_path / "grep").symlink_to(shutil.which("grep"))
+    if "driver" in machine:
+        program(tmp_path / "nvidia-smi", "")
+    command = ["/bin/sh", paths.ROOT / "scripts/torch.sh", "python", build, "-c", "file"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, text=True, capture_output=True)
+    assert done.returncode == (case == "cpu, offline")
+    calls = tmp_path / "calls"
+    calls = calls.read_text() if calls.exists() else ""
+    backend, sentence = BUILDS[case]
+    assert "".join(re.findall(r"--torch-backend (\w+) -c file torch", calls)) == backend
+    assert sentence in done.stdout
 
 
 BAD = {
@@ -107,15 +226,29 @@ def test_a_second_run_does_not_begin(output, capsys):
     assert f"Another run writes to {paths.RESULTS}" in capsys.readouterr().err
 
 
-def test_clean_keeps_what_is_recorded_or_downloaded(tmp_path):
-    gone = ["data/results/a", "papermill_runs/a/b", "figures/smoke/a"]
-    kept = ["data/recorded/a", "data/assets/a", "figures/overnight/a", "figures/README.md"]
-    for name in gone + kept:
-        file = tmp_path / name
+SMALL = ("smoke", "quick", "recorded")  # the profiles whose runs `make clean` may delete
+
+
+def test_clean_deletes_small_runs_and_clean_all_what_any_run_has_made(tmp_path):
+    """Of every profile, also with a model of its own; never the record, downloads and copies."""
+    kept = ["data/recorded/overnight/a", "data/assets/a", "data/checkpoints/a", "lab/a"]
+    kept += ["figures/overnight/a", "figures/README.md", "papermill_runs/README.md"]
+    small, large = [], ["data/results/scores/a", "papermill_runs/recording/overnight/a"]
+    for name in profiles.PROFILES:
+        files = small if name in SMALL else large
+        for run_name in (name, f"{name}-qwen3-8b"):
+            files += [f"data/tables/{run_name}/a", f"papermill_runs/{run_name}/a"]
+            files += [f"papermill_runs/report/{run_name}/a", f"figures/{run_name}/a"]
+    files = {*kept, *small, *large}
+    for file in (tmp_path / name for name in files):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    subprocess.run(["make", "-f", str(MAKEFILE), "clean"], cwd=tmp_path, check=True)
-    assert [name for name in gone + kept if (tmp_path / name).exists()] == kept
+    assert make("clean", cwd=tmp_path).returncode == 0
+    assert {name for name in files if (tmp_path / name).exists()} == files - {*small}
+    printed = make("clean-all", cwd=tmp_path).stdout
+    assert {name for name in files if (tmp_path / name).exists()} == {*kept}
+    for name in large:  # is said to be deleted
+        assert any(str(folder) in printed for folder in Path(name).parents[:-2]), name
 
 
 def test_the_lab_works_on_copies(tmp_path):
@@ -123,9 +256,9 @@ def test_the_lab_works_on_copies(tmp_path):
     for name in ("notebooks/a.ipynb", "exercises/b.ipynb", "figures/c.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("of the checkout")
+    program(tmp_path / ".venv/bin/jupyter", "")
     for content in ("of the checkout", "mine"):
-        command = ["make", "-f", str(MAKEFILE), "-o", ".venv/installed", "BIN=echo ", "lab"]
-        subprocess.run(command, cwd=tmp_path, check=True)
+        assert make("lab", cwd=tmp_path, CONDA_PREFIX="").returncode == 0
         assert (tmp_path / "lab/notebooks/a.ipynb").read_text() == content
         (tmp_path / "lab/notebooks/a.ipynb").write_text("mine")
     assert (tmp_path / "notebooks/a.ipynb").read_text() == "of the checkout"

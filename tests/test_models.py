@@ -142,7 +142,7 @@ def test_a_gpu_that_no_kernel_was_built_for_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "compute_120"])
-    with pytest.raises(ModelError, match="sm_70; the oldest is sm_75.*whl/cu126"):
+    with pytest.raises(ModelError, match="sm_70; the oldest is sm_75.*TORCH=cu126"):
         loading.default_device()
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_50", "sm_70", "sm_90"])
     assert loading.default_device() == "cuda"

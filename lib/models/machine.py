@@ -16,7 +16,7 @@ from lib.models.registry import ModelError
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 BF16_UNITS = ("amx_bf16", "avx512_bf16")  # flags of a CPU
 DTYPES = ("bfloat16", "float32", "float16")  # of weights
-OLDER = "https://download.pytorch.org/whl/cu126"  # PyTorch's build for GPUs before sm_75
+OLDER = "cu126"  # PyTorch's build for GPUs before sm_75
 OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -63,8 +63,8 @@ def check_gpu() -> None:
     if not torch.cuda.is_available():
         raise ModelError(
             f"nvidia-smi lists a GPU, {gpu}, that PyTorch {torch.__version__} cannot use: "
-            "update its driver, install PyTorch's build for an older CUDA (make TORCH_INDEX=…), or "
-            "set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
+            "update its driver, install PyTorch's build for it (delete .venv, then make with "
+            "TORCH=auto), or set CUDA_VISIBLE_DEVICES to nothing to compute on the CPU."
         )
     capability = "{}{}".format(*torch.cuda.get_device_capability())
     built = [int(re.sub(r"\D", "", architecture)) for architecture in torch.cuda.get_arch_list()]
@@ -72,7 +72,7 @@ def check_gpu() -> None:
         raise ModelError(
             f"{gpu} is older than every GPU that PyTorch {torch.__version__} has kernels for "
             f"(sm_{capability}; the oldest is sm_{min(built)}): install the build that has them "
-            f"(delete .venv, then make TORCH_INDEX={OLDER}), or set CUDA_VISIBLE_DEVICES to "
+            f"(delete .venv, then make with TORCH={OLDER}), or set CUDA_VISIBLE_DEVICES to "
             "nothing to compute on the CPU."
         )
 

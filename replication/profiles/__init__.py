@@ -14,6 +14,7 @@ from lib import storage
 from lib.models import machine, registry
 from replication.profiles.recipes import PAPER_TOKENS, recipe
 
+TIMES = Path(__file__).with_name("times.csv")  # what each profile measures, and for how long
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
 STRATEGIES = ("similarity", "simple")  # the paper's two
