@@ -25,6 +25,7 @@ BLOCK = ("block_start", "block_size")
 LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
 FEWEST = 30  # questions: no accuracy on fewer is drawn or judged
 SETTINGS = ("kind", "shots", "shot_order", "patched", "max_tokens", "data", "data_revision")
+SETTINGS += ("cut_at_random",)  # of a map
 SETTINGS += ("rank", "steps", "seed")  # of a healing
 RECORD = "recorded: "  # before the name of a model whose rows are the recorded run's
 PARQUET = {"compression": "zstd", "write_page_checksum": True}

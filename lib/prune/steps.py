@@ -132,7 +132,7 @@ def choose(options: Options, model, tokenizer) -> list[Block]:
     texts = options.train_texts(TEXTS)
     if options.by == "loss":
         return [of_least_loss(model, tokenizer, blocks, texts)]
-    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
+    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, 2048, cut_at_random=True)
     return [similarity_block(block_distances(model, batches), size)]
 
 

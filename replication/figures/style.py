@@ -203,14 +203,18 @@ def save(figure: Figure, name: str, profile: Profile) -> Figure:
     """Write <name>.png and its table as .csv into the run's folder, each whole or not at all.
 
     A model that the profile is missing is named above the picture and is a row without a value.
+    There it is said, too, if the texts are your own.
     """
-    folder, table = paths.FIGURES / profile.folder, figure.table
+    folder, table, notes = paths.FIGURES / profile.folder, figure.table, []
+    if profile.has_own_texts:
+        notes.append(f"your own texts, {Path(profile.source).name}, each cut at a random place")
     if profile.missing:
         absent = pd.DataFrame(profile.missing, columns=["model", "status"])
         absent["profile"] = profile.name
         table = pd.concat([table, absent], ignore_index=True)
         names = (f"{label(model)} ({status})" for model, status in profile.missing)
-        figure.text(0, 1.02, f"missing: {', '.join(names)}", fontsize=8)  # no legend is there
+        notes.append(f"missing: {', '.join(names)}")
+    figure.text(0, 1.02, "\n".join(notes), fontsize=8)  # no legend is there
     picture = png(figure)
     text = table.to_csv(index=False, float_format="%.10g")
     storage.atomic_write(folder / f"{name}.csv", text.encode())

@@ -70,7 +70,8 @@ def _rows(params: dict) -> Rows:
     texts = sets.c4(split, source, params["sequences"])
     model, tokenizer = fetching.loaded(params)
     lengths = params["max_tokens"], params["batch_tokens"]
-    batches = calibration_batches(texts, tokenizer, *lengths)
+    cut_at_random = params.get("cut_at_random", False)
+    batches = calibration_batches(texts, tokenizer, *lengths, cut_at_random)
     return tables.rows_of(block_distances(model, batches))
 
 

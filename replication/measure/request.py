@@ -81,6 +81,8 @@ def similarity(name: str, profile: Profile) -> Request:
         "batch_tokens": profile.batch_tokens,
         "version": VERSIONS["similarity"],
     }
+    if profile.has_own_texts:  # which may be short, and end in a full stop; C4's end as the paper's
+        params["cut_at_random"] = True
     return Request("similarity", params)
 
 

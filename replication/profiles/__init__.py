@@ -109,6 +109,11 @@ class Profile:
         return {"quantization": self.quantization, "dtype": self.dtype}
 
     @property
+    def has_own_texts(self) -> bool:
+        """Whether a file of texts stands for C4."""
+        return self.source not in ("wheels", "hub")
+
+    @property
     def c4_batch_tokens(self) -> int:
         """Tokens that a forward pass reads of the C4 loss: its texts have no prefix to be held."""
         return max(self.batch_tokens, 4 * self.c4_tokens)

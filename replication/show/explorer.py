@@ -41,6 +41,7 @@ ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "large
 ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
 DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
 SOURCE = "{n} texts of {data} ({data_revision:.8}), {max_tokens} tokens, {dtype}"
+ENDS = ", each text cut at a random place"
 KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
 SCORE = [*KEY, "value", "standard_error"]
 
@@ -77,7 +78,7 @@ def maps(own: bool = True) -> dict[str, Explored]:
         for name, rows in _read(folder, "similarity").groupby("model"):
             params = tables.with_settings(rows).iloc[0].to_dict()
             params["data"] = Path(params["data"]).name  # of a file, no folders
-            source = SOURCE.format(**params)
+            source = SOURCE.format(**params) + ENDS * bool(params["cut_at_random"])
             explored[f"{registry.label(name)} ({run})"] = Explored(
                 name,
                 tables.distances_of(rows),
