@@ -107,7 +107,7 @@ def test_each_version_is_what_it_is_called(healed, model):
     table = sweep(base, tokenizer, [block], options(model).scored())
     whole, cut = table.value
     texts = sets.c4("train", "wheels", 4)
-    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
+    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, 2048, cut_at_random=True)
     assert block == similarity_block(block_distances(base, batches), 2)
     tokens = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)
     change, ridge, error = by_hand(base, block, "folded", tokens.input_ids)
