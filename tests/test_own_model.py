@@ -76,7 +76,7 @@ def test_full_stops_do_not_choose_for_short_texts(way, base, small, tmp_path, ou
         if way == "prune":
             steps.choose(Options(small, layers=2, texts=str(file)), *base)
         else:
-            table = measure.distance_maps._rows(request.similarity(small, profile).params)
+            measure.distance_maps._rows(request.similarity(small, profile).params)
     first, second = read[: len(read) // 2], read[len(read) // 2 :]
     assert first == second
     assert all(any(text.startswith(part) for text in SENTENCES) for part in first)
