@@ -154,30 +154,48 @@ def keep_configuration(base: Path, folder: Path) -> None:
     own = next((part for part in parts if part.get("model_type") == after.model_type), None)
     if own is None:
         return
-    file.write_text(json.dumps(own), encoding="utf-8")
-    _change(own, AutoConfig.from_pretrained(folder), after)
-    file.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
-    if _entries(AutoConfig.from_pretrained(folder)) != _entries(after):
+
+    def read():
+        file.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+        return AutoConfig.from_pretrained(folder)
+
+    uncut = list(_parts(own, read(), after))
+    for part, before, cut in uncut:
+        _cut_layers(part, before, cut)
+    for (part, now, cut), (_, before, _) in zip(_parts(own, read(), after), uncut, strict=True):
+        _change(part, before, now, cut)
+    if _entries(read()) != _entries(after):
         file.write_text(written, encoding="utf-8")
 
 
-def _change(raw: dict, before, after) -> None:
-    """Give the entries of a config.json, which reads as `before`, the values of `after`."""
-    old, new = _entries(before), _entries(after)
+def _parts(raw: dict, before, after) -> Iterator[tuple]:
+    """Yield a config.json, and what is read from it before and after; then each part of it so."""
+    yield raw, before, after
     for name in after.sub_configs:
-        if isinstance(old.get(name), dict) and isinstance(new.get(name), dict):
-            _change(raw.setdefault(name, {}), getattr(before, name), getattr(after, name))
-            del old[name], new[name]
-    if kept := new.get(layers.NUMBERS):
-        numbers = old.get(layers.NUMBERS) or list(range(before.num_hidden_layers))
-        unread = {key: value for key, value in raw.items() if key not in old}
+        if raw.get(name):
+            yield from _parts(raw[name], getattr(before, name), getattr(after, name))
+
+
+def _cut_layers(raw: dict, before, after) -> None:
+    """Take the layers that are gone out of each list of a config.json, in the base's own words."""
+    if kept := getattr(after, layers.NUMBERS, None):
+        numbers = getattr(before, layers.NUMBERS, list(range(before.num_hidden_layers)))
         keep = [numbers.index(number) for number in kept]
-        raw |= layers.cut_entries(unread, len(numbers), keep)
-        if "num_hidden_layers" in unread:
+        raw |= layers.cut_entries(raw, len(numbers), keep)
+        if "num_hidden_layers" in raw:
             raw["num_hidden_layers"] = len(kept)
+
+
+def _change(raw: dict, before, now, after) -> None:
+    """Give the entries of a config.json, which is read as `now`, the values of `after`.
+
+    Also those that the base left to a rule, as a period of the kinds of layers.
+    """
+    old, read, new = map(_entries, (before, now, after))
     other_names = after.attribute_map | {"torch_dtype": "dtype"}
-    for key in old.keys() | new.keys():
-        if old.get(key) != new.get(key):
+    for key in (read.keys() | new.keys()) - after.sub_configs.keys():
+        is_by_rule = key not in raw and old.get(key) != new.get(key)
+        if is_by_rule or read.get(key) != new.get(key):
             names = [name for name in other_names if other_names[name] == key and name in raw]
             for name in names or [key]:
                 raw[name] = new.get(key)
