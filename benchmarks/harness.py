@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on MMLU, with its own template and the questions that the library reads."""
+"""lm-evaluation-harness with its own tasks, on the questions that the library reads."""
 
 import json
 from pathlib import Path
@@ -49,6 +49,22 @@ def write_tasks(
         (folder / f"{PREFIX}{subject}.yaml").write_text(json.dumps(config))  # JSON is YAML
         names.append(config["task"])
     return names
+
+
+def write_task(folder: Path, name: str, splits: dict[str, list[dict]], **changes) -> str:
+    """A task file of lm-eval's own task `name` on local rows, split by split; returns its name."""
+    import lm_eval.tasks
+
+    files = {split: _write_rows(folder / f"{split}.jsonl", rows) for split, rows in splits.items()}
+    config = {
+        "include": str(Path(lm_eval.tasks.__file__).parent / name / f"{name}.yaml"),
+        "task": f"local_{name}",
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
+    }
+    (folder / f"local_{name}.yaml").write_text(json.dumps(config | changes))
+    return config["task"]
 
 
 def _write_rows(file: Path, rows: list[dict]) -> str:

@@ -23,11 +23,14 @@ def mirror(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("split", NAMES)
 def test_documents_are_the_first_ones_of_the_split(mirror, split):
+    """Fewer than are asked for are a sentence, from the hub and from the wheels."""
     expected = [f"{text} of {split}" for text in TEXTS]
     for count in (1, 5):
         assert sets.c4(split, "hub", count) == expected[:count]
-    with pytest.raises(sets.DataError, match=f"5 documents in its {split} split here, not 6"):
-        sets.c4(split, "hub", 6)
+    for source, count in {"hub": 5, "wheels": len(sets.c4(split, "wheels", None))}.items():
+        sentence = f"{count} documents in its {split} split here, not {count + 1}"
+        with pytest.raises(sets.DataError, match=sentence):
+            sets.c4(split, source, count + 1)
 
 
 def test_questions_are_of_the_pinned_files(tmp_path, monkeypatch):

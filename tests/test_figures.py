@@ -91,6 +91,41 @@ def test_figure_8_has_what_a_seed_scores_more_than_seed_0():
     made["examples"] = [answers.astype(float) for answers in made.examples]
     table = figures.figure_8(made).table
     assert table.difference.fillna(0).tolist() == pytest.approx([0, 0.1])
+    error = (0.1 * 0.9 / 99) ** 0.5  # of a mean of 100 differences, 10 of which are 1
+    assert table.high[1] - table.low[1] == pytest.approx(2 * 1.96 * error, rel=1e-4)
+
+
+def test_losses_are_drawn_in_units_of_chance_with_bars_of_one_error():
+    """A single healed point stands by itself, and no line leads to it."""
+    fixed = {"task": "c4", "chance": 10.0, "floor": 10.0, "majority": np.nan, "shots": np.nan}
+    fixed |= {"status": "ok", "standard_error": 0.5}
+    losses = {0: 3.0, 2: 4.0, 4: 5.0}
+    rows = [score(size, 0, **fixed, value=loss) for size, loss in losses.items()]
+    rows.append(score(4, 0, **fixed, value=3.5, treatment="healed"))
+    unhealed, healed = figures.figure_3(pd.DataFrame(rows)).axes
+    for axis, points in ((unhealed, [0.3, 0.4, 0.5]), (healed, [0.35])):
+        (drawn,) = axis.containers
+        assert drawn.lines[0].get_ydata().tolist() == pytest.approx(points)
+        bars = [bar[:, 1] for bar in drawn.lines[2][0].get_segments()]
+        assert np.diff(bars).ravel() == pytest.approx(2 * 0.05)
+
+
+def test_costs_are_drawn_beside_the_layers_left():
+    columns = "value low high ratio ratio_low ratio_high".split()
+    fixed = {"dtype": "float32", "status": "ok", **dict.fromkeys(columns, 1.0)}
+    tasks = ("weights", "prefill", "decode")
+    made = [score(size, 0, task=task, **fixed) for size in (0, 8) for task in tasks]
+    drawn = figures.figure_cost(pd.DataFrame(made).assign(quantization=None))
+    lines = [line for axis in drawn.axes for line in axis.lines]
+    left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
+    np.testing.assert_allclose(left, [[[0, 1], [0.8, 0.2]]] * 3)
+
+
+def test_the_model_that_has_most_to_lose_is_shown():
+    fixed = {"task": "mmlu", "chance": 0.25, "majority": np.nan}
+    made = [score(0, 60, **fixed), score(2, 50, **fixed)]
+    made += [score(0, 90, model="n", **fixed), score(2, 30, model="n", **fixed)]
+    assert set(letters.clearest(pd.DataFrame(made), ["model"]).model) == {"n"}
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import LAYERS, tiny
+from filelock import FileLock, Timeout
 from torch import nn
 
 from lib.blocks import Block
@@ -266,25 +268,47 @@ heal(loading.load({model!r}, dtype="float32"), {folder!r})
 """
 
 
-def test_kill_minus_nine_and_an_incomplete_checkpoint(base, small, undisturbed, tmp_path):
+DAMAGE = {
+    "incomplete": lambda newest: (newest / training.COMPLETE).unlink(),
+    "without its optimizer": lambda newest: (newest / "optimizer.pt").unlink(),
+    "another adapter": lambda newest: (newest / WEIGHTS).write_bytes(
+        (newest / WEIGHTS).read_bytes()[:-4] + bytes(4)
+    ),
+}
+
+
+def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_path):
     killed = tmp_path / "killed"
     code = KILL.format(model=small, folder=str(killed))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", code], env=environment)
     assert done.returncode == -signal.SIGKILL
     assert not (killed / "healed.json").exists()
-    newest = killed / "checkpoint-3"
-    assert training._newest_complete(killed) == str(newest)
-    (newest / training.COMPLETE).unlink()
-    (newest / "optimizer.pt").unlink()
-    assert training._newest_complete(killed) == str(killed / "checkpoint-2")
-    assert weights(heal(base, killed)) == weights(undisturbed)
+    assert training._newest_complete(killed) == str(killed / "checkpoint-3")
+    for name, damage in DAMAGE.items():
+        folder = shutil.copytree(killed, tmp_path / name)
+        damage(folder / "checkpoint-3")
+        assert training._newest_complete(folder) == str(folder / "checkpoint-2"), name
+    assert weights(heal(base, folder)) == weights(undisturbed)
 
 
 def test_a_folder_that_has_another_healing_is_refused(base, tmp_path):
     heal(base, tmp_path)
     with pytest.raises(ValueError, match="a healing of another recipe"):
         heal(base, tmp_path, replace(RECIPE, rank=RECIPE.rank + 1))
+
+
+def test_one_process_at_a_time_heals_into_a_folder(base, tmp_path, monkeypatch):
+    """Another would wait, and take what it left."""
+
+    def note(*arguments):
+        with pytest.raises(Timeout), FileLock(tmp_path / "adapter.lock", timeout=0):
+            pass
+        raise Killed
+
+    monkeypatch.setattr(training, "_heal_within_memory", note)
+    with pytest.raises(Killed):
+        heal(base, tmp_path / "adapter")
 
 
 # ---- failures, memory, and what is left of the model ---------------------------------------
@@ -343,15 +367,52 @@ def test_a_step_reads_its_batch(base, tmp_path, monkeypatch, batch, fitting, mic
     assert sum(read) == tokens == 8 * 2 * batch
 
 
-def test_a_resumed_healing_keeps_its_micro_batch(base, tmp_path):
-    """Also where there is room for more."""
-    recipe = replace(RECIPE, steps=3)
+def test_a_resumed_healing_keeps_its_micro_batch_or_warns(base, tmp_path, monkeypatch, caplog):
+    """Also where there is room for more; where there is less, no step is made again."""
+    recipe, sizes = replace(RECIPE, steps=3), []
     with killed_at(2):
-        heal(base, tmp_path, recipe, micro_batch=4)
-    assert heal(base, tmp_path, recipe).micro_batch == 4
+        heal(base, tmp_path / "same", recipe, micro_batch=4)
+    shutil.copytree(tmp_path / "same", tmp_path / "smaller")
+    assert heal(base, tmp_path / "same", recipe).micro_batch == 4
+    assert not caplog.records
+
+    def note(inputs):
+        sizes.append(inputs["input_ids"].numel() // recipe.max_tokens)
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    at_each_pass(monkeypatch, note)
+    healed = heal(base, tmp_path / "smaller", recipe)
+    assert (healed.status, healed.micro_batch) == ("ok", 2)
+    assert sizes == [4] + [2] * (2 * recipe.batch // 2)
+    assert "Memory ended with 4 sequences at a time." in caplog.messages
 
 
 # ---- adapters ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_an_adapter_is_merged_in_fp32_and_rounded_once(name, tmp_path):
+    """Into weights in bf16, which are transposed in GPT-2."""
+    half, exact = tiny(name).bfloat16(), tiny(name)
+    exact.load_state_dict(half.state_dict())
+    with lora.new_lora(exact, RECIPE) as wrapped:
+        randomise(wrapped, std=0.01)
+        lora.save(wrapped, tmp_path / "adapter")
+    for model in (half, exact):
+        lora.merge(model, tmp_path / "adapter")
+    for path, parameter in half.named_parameters():
+        assert torch.equal(parameter, exact.get_parameter(path).bfloat16()), path
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [({"first_layer": LAYERS}, "no layer 6 to heal"), ({"all_linear": True}, "every layer")],
+)
+def test_layers_that_cannot_be_healed_are_one_sentence(changes, sentence, llama):
+    recipe = replace(RECIPE, **{"first_layer": 3} | changes)
+    with pytest.raises(ValueError, match=sentence), lora.new_lora(llama, recipe):
+        pass
 
 
 def test_saved_adapter_on_the_base_pruned_again(llama, tmp_path, ids):

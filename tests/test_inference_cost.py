@@ -68,6 +68,14 @@ def test_versions_are_measured_in_turn_and_paired(output, monkeypatch):
     assert order == expected  # nothing was measured again
 
 
+def test_a_ratio_is_of_the_turn_it_was_measured_in():
+    """Turns at 0.5, 0.6 and 4 times the unpruned: 0.6. The ratio of the medians is 6 / 5."""
+    spread = inference_cost._spread([1.0, 6.0, 20.0], np.array([2.0, 10.0, 5.0]))
+    assert (spread["value"], spread["low"], spread["high"]) == (6, 3.5, 13)
+    ratios = [spread["ratio"], spread["ratio_low"], spread["ratio_high"]]
+    assert ratios == pytest.approx([0.6, 0.5, 4])
+
+
 def test_what_has_no_room_is_a_row_without_a_value(output, monkeypatch):
     """16 bits of notebook 09, on a card that holds NF4 only."""
     load = loading.load

@@ -158,6 +158,15 @@ def test_texts_that_something_is_fitted_on_judge_nothing(output, splits, texts_r
     assert set(splits) == SPLITS
 
 
+def test_the_hubs_solved_examples_are_of_another_split(splits):
+    solved, scored = sets.gsm8k("hub", 40, 5)
+    (subject, _) = sets.mmlu("hub", 2, 20).values()
+    rows_of = {"train": solved, "test": [*scored, *subject["test"]], "dev": subject["dev"]}
+    for split, rows in rows_of.items():
+        assert rows
+        assert all(f"{split} split" in row["question"] for row in rows)
+
+
 # ---- half of the texts chooses, the other half judges --------------------------------------
 
 

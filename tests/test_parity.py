@@ -1,4 +1,4 @@
-"""MMLU against lm-eval's own tasks on the same questions (make test-all)."""
+"""MMLU, HellaSwag and GSM8K against lm-eval's own tasks on the same questions (make test-all)."""
 
 from dataclasses import replace
 
@@ -8,36 +8,79 @@ import pytest
 from benchmarks import harness
 from lib import sweep
 from lib.blocks import UNPRUNED, Block
+from lib.data import sets
 from lib.models import loading
 from lib.pruning import dropped
 from replication import profiles
 from replication.measure import request
 
 pytestmark = pytest.mark.real
-PROFILE = replace(profiles.get("quick"), mmlu_subjects=2, mmlu_questions=3)
+COUNTS = {"mmlu_subjects": 2, "mmlu_questions": 3, "hellaswag_questions": 6}
+COUNTS |= {"gsm8k_generated": 3, "gsm8k_shots": 3, "gsm8k_new_tokens": 40}
+PROFILE = replace(profiles.get("quick"), **COUNTS)
 FORMS = {"mmlu": harness.BY_LETTER, "mmlu_content": harness.BY_CONTENT}
 
 
 @pytest.fixture(scope="module")
 def base():
+    """The embedded model, which is the one that we think."""
     pytest.importorskip("lm_eval")
-    return loading.load("smollm2-135m", dtype="float32")
+    model, tokenizer = loading.load("smollm2-135m", dtype="float32")
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
+    return model, tokenizer
 
 
-@pytest.mark.parametrize("block", [UNPRUNED, Block(13, 2)], ids=["unpruned", "pruned"])
-@pytest.mark.parametrize("name", FORMS)
-def test_mmlu_is_that_of_lm_eval(base, block, tmp_path, name):
-    """Prompts, log-likelihoods of all letters or of all answers' texts, and accuracy by them."""
-    model, tokenizer = base
-    counts = PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots
-    names = harness.write_tasks(tmp_path, *counts, FORMS[name])
-    with dropped(model, block):
-        samples = harness.evaluate(*base, names, harness.task_manager(tmp_path), batch_size=1)
-    task = request.task_of(request.of_task(name, PROFILE))
+@pytest.fixture(params=[UNPRUNED, Block(13, 2)], ids=["unpruned", "pruned"])
+def block(request):
+    return request.param
+
+
+def theirs(base, block, folder, task, names: list[str]) -> list[dict]:
+    """lm-eval's samples, whose prompts are those of `task`."""
+    with dropped(base[0], block):
+        samples = harness.evaluate(*base, names, harness.task_manager(folder), batch_size=1)
+    samples = [sample for sample in samples if sample["filter"] in ("none", "strict-match")]
     prompts = [example["prompt"] for example in task.examples]
     assert [sample["arguments"][0][0] for sample in samples] == prompts
-    table = sweep.sweep(model, tokenizer, [block], [task]).set_index("block_size")
+    return samples
+
+
+@pytest.mark.parametrize("name", [*FORMS, "hellaswag"])
+def test_choices_are_those_of_lm_eval(base, block, tmp_path, name):
+    """Log-likelihoods of all letters, or of all answers' texts, and accuracy by them."""
+    if name in FORMS:
+        counts = PROFILE.mmlu_subjects, PROFILE.mmlu_questions, PROFILE.mmlu_shots
+        names, metric = harness.write_tasks(tmp_path, *counts, FORMS[name]), "acc"
+    else:
+        rows = {"validation": sets.questions(name, "wheels", PROFILE.hellaswag_questions)}
+        names, metric = [harness.write_task(tmp_path, name, rows, training_split=None)], "acc_norm"
+    task = request.task_of(request.of_task(name, PROFILE))
+    samples = theirs(base, block, tmp_path, task, names)
+    table = sweep.sweep(*base, [block], [task]).set_index("block_size")
     ours = table.loc[block.size]
     expected = [harness.log_probabilities(sample) for sample in samples]
     np.testing.assert_allclose(np.stack(ours.choices), expected, atol=5e-3)
-    assert ours.examples.tolist() == [sample["acc"] for sample in samples]
+    assert ours.examples.tolist() == [sample[metric] for sample in samples]
+
+
+def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
+    """The texts that the model writes after the same examples, and whether they are right."""
+    task = request.task_of(request.of_task("gsm8k", PROFILE))
+    shots, scored = sets.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
+    written = {"max_gen_toks": PROFILE.gsm8k_new_tokens, "do_sample": False}
+    name = harness.write_task(
+        tmp_path,
+        "gsm8k",
+        {"train": shots, "test": scored},
+        num_fewshot=PROFILE.gsm8k_shots,
+        fewshot_config={"sampler": "first_n", "split": "train"},
+        generation_kwargs=written | {"until": ["Question:", "</s>", "<|im_end|>"]},
+    )
+    samples = theirs(base, block, tmp_path, task, [name])
+    rows = [row for (row,) in task.rows(base[1])]
+    limit = PROFILE.gsm8k_new_tokens
+    ours = sweep.continuations(*base, [block], rows, limit, 2048)[block]
+    assert ours == [sample["resps"][0][0] for sample in samples]
+    values, _ = task.scores([[text] for text in ours])
+    assert values.tolist() == [sample["exact_match"] for sample in samples]

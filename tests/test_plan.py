@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import counting
 from lib.blocks import Block
+from lib.data import sets, wheels
 from lib.gpu import nf4, norms
 from lib.gpu.memory import ActivationBudget
 from lib.healing import lora
@@ -122,6 +123,13 @@ def test_what_has_no_room_stays_packed_or_is_recomputed():
     assert small.packed and not cpu.packed
     assert cpu.healing(20, RECIPE).flops < small.healing(20, RECIPE).flops
     assert small.healing(20, RECIPE).memory < small.card.memory * 1e9
+
+
+def test_the_plans_texts_and_questions_are_those_of_the_data(smollm2):
+    documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
+    lengths = map(len, smollm2([text for text in documents if text.strip()]).input_ids)
+    assert sorted(plan.TOKENS["c4"]) == sorted(lengths)
+    assert plan.TOKENS["boolq"]["0"]["questions"] == len(sets.questions("boolq", "wheels"))
 
 
 # ---- what is there ---------------------------------------------------------------------------

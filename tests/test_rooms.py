@@ -48,9 +48,10 @@ def imported(file) -> list[str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     names = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in PACKAGES:
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return names
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [".".join([*module, alias.name]) for alias in node.names]
+    return [name for name in names if name.split(".")[0] in PACKAGES]
 
 
 def floor(dotted: str) -> int:

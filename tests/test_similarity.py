@@ -14,14 +14,14 @@ LENGTHS = [LENGTH, 5, 17, 1, 23]
 
 
 def padded() -> dict:
-    """Texts and their padding, which a token of one equals: only the mask decides."""
+    """Texts and their padding, which the last token of one equals: only the mask decides."""
     torch.manual_seed(2)
-    ids = torch.zeros(len(LENGTHS), LENGTH, dtype=torch.long)
+    ids = torch.full((len(LENGTHS), LENGTH), 2)
     mask = torch.zeros_like(ids)
     for row, length in enumerate(LENGTHS):
         ids[row, :length] = torch.randint(3, VOCAB, (length,))
         mask[row, :length] = 1
-    ids[1, 0] = 0
+    ids[1, LENGTHS[1] - 1] = 2
     return {"input_ids": ids, "attention_mask": mask}
 
 
@@ -85,10 +85,13 @@ def test_states_of_a_text(llama, ids):
     np.testing.assert_allclose(states["update"][1], update, rtol=1e-5)
 
 
-def test_padding_on_the_left_is_refused(llama):
-    batch = {name: tensor.flip(1) for name, tensor in padded().items()}
-    with pytest.raises(ValueError, match="on the right"):
-        block_distances(llama, [batch])
+def test_padding_on_the_left_and_a_text_without_tokens_are_refused(llama):
+    left = {name: tensor.flip(1) for name, tensor in padded().items()}
+    empty = padded()
+    empty["attention_mask"][3] = 0
+    for batch in (left, empty):
+        with pytest.raises(ValueError, match="on the right, and no text may be empty"):
+            block_distances(llama, [batch])
 
 
 def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer):

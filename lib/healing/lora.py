@@ -70,9 +70,16 @@ def new_lora(model, recipe) -> Iterator[PeftModel]:
     """Put a new LoRA adapter on projections of a model, for training; gone on exit.
 
     Its weights are kept in fp32; under autocast it multiplies in the format of the model's.
+    Raises ValueError for layers that cannot be healed.
     """
     transformers.set_seed(recipe.seed)
     of_ffns = ffn_projections(model, recipe.first_layer)
+    if not of_ffns:
+        raise ValueError(
+            f"There is no layer {recipe.first_layer} to heal: the cut reaches the model's end."
+        )
+    if recipe.all_linear and recipe.first_layer:
+        raise ValueError("A healing of all linear layers is of every layer: first_layer must be 0.")
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.rank,

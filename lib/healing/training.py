@@ -33,7 +33,7 @@ MICRO_BATCH = 16  # sequences at a time, at most
 CHECKPOINTS = 8  # a healing leaves this many on its way
 BEGUN = "recipe.json"  # of a healing that has begun: its recipe, and the layers of its model
 STATE = "trainer_state.json"  # in a checkpoint: steps, losses, sequences at a time
-COMPLETE = "complete"  # an empty file in a checkpoint, written last
+COMPLETE = "complete"  # a file in a checkpoint, written last: the digests of all others
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,8 @@ class CheckpointCallback(ProgressCallback):
     def on_save(self, args, state, control, **kwargs):
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         storage.share(checkpoint)
-        (checkpoint / COMPLETE).touch()  # last: a kill before this leaves what does not count
+        # last: a kill before this leaves what does not count
+        storage.atomic_write(checkpoint / COMPLETE, _digests(checkpoint).encode())
 
     def on_log(self, args, state, control, logs, **kwargs):
         before, self.last = self.last, time.monotonic()
@@ -260,11 +261,21 @@ def _deterministic() -> Iterator[None]:
 
 
 def _newest_complete(folder: Path) -> str | None:
-    """Return the complete checkpoint of the most steps; delete those that are not complete."""
+    """Return the complete checkpoint of the most steps; delete those that are not complete.
+
+    Nor is one that was damaged since: after a power cut files may hold zeros.
+    """
     for checkpoint in folder.glob("checkpoint-*"):
-        if not (checkpoint / COMPLETE).exists():
+        complete = checkpoint / COMPLETE
+        if not complete.exists() or complete.read_text() != _digests(checkpoint):
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(folder)
+
+
+def _digests(checkpoint: Path) -> str:
+    """Return the sha256 of each file of a checkpoint, a line a file."""
+    files = [file for file in sorted(checkpoint.iterdir()) if file.name != COMPLETE]
+    return "".join(f"{storage.digest(file)} {file.name}\n" for file in files)
 
 
 def _resumed_micro_batch(folder: Path) -> int | None:
