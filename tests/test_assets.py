@@ -59,6 +59,8 @@ def test_pip_fetches_what_is_verified_and_unpacked(pip_index):
     assert wheels.path("text").read_text() == "some text"
     assert (wheels.path("set") / "deep" / "b.txt").read_text() == "b"
     assert left() == {"text", "set"}
+    with pytest.raises(AssetError, match="Unknown asset 'sets': choose one of text, set"):
+        wheels.path("sets")
 
 
 def test_without_pip_uv_fetches_or_a_sentence_says_what_to_do(pip_index, tmp_path, monkeypatch):

@@ -82,6 +82,12 @@ def test_nf4_is_what_bitsandbytes_makes_of_the_weights(folder, architecture, ids
     assert torch.equal(logits(part, ids), expected)
 
 
+def test_nf4_without_bitsandbytes_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install bitsandbytes"):
+        loading.load("tiny-random", quantization="nf4")
+
+
 # ---- layers that depend on their place ------------------------------------------------------
 
 

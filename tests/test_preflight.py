@@ -1,6 +1,7 @@
 """`make fetch`: what a run needs, fetched before it; and what is missing, in one sentence each."""
 
 import shutil
+from types import SimpleNamespace
 
 import datasets
 import huggingface_hub
@@ -45,9 +46,11 @@ def fetched(hub: str, folder, monkeypatch) -> int:
     return preflight.fetch(profiles.get("smoke", [HUB]), ["01"])
 
 
-@pytest.mark.parametrize("case", ["gated", "all is there"])
-def test_a_gated_model_says_so_and_sends_no_weights(output, capsys, monkeypatch, case):
+@pytest.mark.parametrize("case", ["gated", "no room", "all is there"])
+def test_weights_are_sent_once_all_else_is_there(output, capsys, monkeypatch, case):
     folder = stored(tiny("llama"), output / "model")
+    if case == "no room":
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=0))
     with local_hub(HUB, folder, gated=case == "gated") as (hub, sent):
         status = fetched(hub, output, monkeypatch)
     missing = lines(capsys.readouterr().out)
@@ -55,6 +58,8 @@ def test_a_gated_model_says_so_and_sends_no_weights(output, capsys, monkeypatch,
     if case == "gated":
         sentence = missing[f"{HUB}: licence, tokenizer"]
         assert sentence.startswith(f"{HUB} is gated: accept its licence")
+    elif case == "no room":
+        assert missing["room on the disk"].endswith("and 0 are free.")
     else:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         assert preflight.fetch(profiles.get("smoke", [HUB]), ["01"]) == 0

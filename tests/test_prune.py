@@ -269,6 +269,17 @@ def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch,
         assert storage.digest(out / file) == storage.digest(undisturbed / file)
 
 
+def test_a_healing_that_diverges_is_one_sentence(model, tmp_path, capsys):
+    """It leaves no folder; with a lower rate the same command ends well."""
+    out = tmp_path / "smaller"
+    command = [model, str(out), "--layers", "2", "--limit", "4", "--tasks", "c4", "--heal", "1"]
+    assert main([*command, "--lr", "1e30"]) == 2
+    *_, sentence = capsys.readouterr().err.splitlines()
+    assert sentence == "The healing ended as diverged: choose a lower LR."
+    assert not out.exists()
+    assert main([*command, "--lr", "1e-4"]) == 0
+
+
 # ---- bad input -----------------------------------------------------------------------------
 
 BAD = {  # variables of `make prune`, and what it says; by default a good MODEL and OUT

@@ -1,14 +1,23 @@
 """The notebooks, headless, in `smoke`: what they leave, and what is left of one that ends early."""
 
+import os
+import queue
+import signal
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
+from nbclient.exceptions import DeadKernelError
 
 from lib import evaluation
+from lib.models.registry import GatedError
+from replication import __main__ as run
 from replication import paths, tables
-from replication.run import execution, notebooks
+from replication.run import batch, execution, notebooks
 from replication.run.execution import Launch
 
 COLUMNS = {
@@ -81,3 +90,50 @@ def test_a_job_ends_as_its_last_line_says(output, code, status):
     command = (sys.executable, "-c", "import json, os; " + code)
     outcome = execution.attempt(Launch(job="a", command=command))
     assert outcome.status == status and outcome.reason
+
+
+ERRORS = {
+    "killed": DeadKernelError("Kernel died"),
+    "oom": MemoryError(),
+    "skipped: gated": GatedError("accept its licence"),
+}
+
+
+@pytest.mark.parametrize("status", ERRORS)
+def test_an_error_has_its_status(status):
+    assert execution.failure(ERRORS[status]).status == status
+
+
+# ---- a run that is ended -------------------------------------------------------------------
+
+
+def test_a_run_that_slurm_ends_resumes(output, monkeypatch, capsys):
+    handlers = {ending: signal.getsignal(ending) for ending in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(batch, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    status = run.main(["--profile", "smoke", "--only", "01"])
+    for ending, handler in handlers.items():
+        signal.signal(ending, handler)
+    assert status == 130
+    assert capsys.readouterr().err.endswith("the same command resumes from here.\n")
+
+
+def test_a_job_ends_when_its_runner_is_gone(monkeypatch):
+    exits, parents = queue.Queue(), iter([7, 7, 1])
+    system = {"environ": {execution.RUNNER: "7"}, "getppid": parents.__next__, "_exit": exits.put}
+    monkeypatch.setattr(execution, "os", SimpleNamespace(**system))
+    monkeypatch.setattr(execution, "time", SimpleNamespace(sleep=lambda seconds: None))
+    execution.end_with_runner()
+    assert exits.get(timeout=9) == 1
+    assert not list(parents)
+
+
+@pytest.mark.real
+def test_no_kernel_stays_behind(tmp_path):
+    command = [sys.executable, "-m", "replication", "--profile", "smoke", "--only", "01"]
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
+    runner = psutil.Popen(command, cwd=paths.ROOT, env=environment, stderr=subprocess.PIPE)
+    while not (started := runner.children(recursive=True)):
+        assert runner.poll() is None
+    runner.terminate()
+    assert runner.wait() == 130, runner.stderr.read()
+    assert not psutil.wait_procs(started, timeout=60)[1]

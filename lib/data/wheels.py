@@ -48,7 +48,9 @@ def path(name: str) -> Path:
 
 
 def location(name: str) -> Path:
-    """Where asset `name` lies once it is fetched."""
+    """Where asset `name` lies once it is fetched. Raises AssetError for a name that is none."""
+    if name not in ASSETS:
+        raise AssetError(f"Unknown asset {name!r}: choose one of {', '.join(ASSETS)}.")
     return paths.ASSETS / name / ASSETS[name].file
 
 

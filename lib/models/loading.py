@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from unittest import mock
 
 import torch
@@ -39,6 +40,8 @@ def load(
     """
     if quantization not in (None, "nf4"):
         raise ModelError(f"Unknown quantization {quantization!r}: give None or 'nf4'.")
+    if quantization and not find_spec("bitsandbytes"):
+        raise ModelError("NF4 needs bitsandbytes: pip install bitsandbytes, or leave NF4 out.")
     device = device or default_device()
     if not isinstance(dtype, torch.dtype):
         dtype = getattr(torch, machine.checked(dtype or default_dtype(device)))

@@ -1,11 +1,16 @@
 """All that a run needs, before it costs anything: `python -m replication --profile a100 --fetch`.
 
 Downloads and checks question sets, licences, tokenizers, C4 and weights, by the functions that the
-run calls. Needs no GPU. What is small comes first. With HF_HUB_OFFLINE=1 it only looks.
+run calls, and looks for room on the disk. Needs no GPU. What is small comes first; where some of it
+is missing, nothing large is downloaded. With HF_HUB_OFFLINE=1 it only looks.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+
+from huggingface_hub import constants, snapshot_download
 
 from lib.data import sets, wheels
 from lib.evaluation import Task
@@ -23,21 +28,24 @@ FEW = 2  # questions of a set that are read; all are in the same files
 
 def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     """Fetch and check what notebooks (numbers) need; return 0 if all of it is there, else 1."""
-    requests, tasks = [], []
-    looks = {}
+    requests, tasks, downloads = [], [], []
+    small, large = {}, {"texts": partial(texts, profile)}
     for name in profile.models:
         starts = stored.AssumedStarts(registry.num_layers(name) or DEPTH)
         for job_requests in by_job(name, profile.limited(FEW), notebooks, starts).values():
             requests += job_requests
     ways = {_way(request): request for request in requests if "task" in request.params}
     for data, same_set in grouped(ways.values(), lambda request: request.params["data"]).items():
-        looks[data] = partial(questions, same_set, tasks)
+        small[data] = partial(questions, same_set, tasks)
     for name in profile.models:
-        looks[f"{name}: licence, tokenizer"] = partial(opened, name, tasks)
-    looks["texts"] = partial(texts, profile)
-    for name in profile.models:
-        looks[f"{name}: weights"] = partial(weights, name)
-    return int(not _check(looks))
+        small[f"{name}: licence, tokenizer"] = partial(opened, name, tasks, downloads)
+        large[f"{name}: weights"] = partial(weights, name)
+    small["room on the disk"] = partial(room, downloads)
+    complete = _check(small)
+    if complete or constants.HF_HUB_OFFLINE:
+        return int(not (_check(large) and complete))
+    print("Weights, and texts to heal on, were not tried: mend this, then repeat the command.")
+    return 1
 
 
 def _way(request: Request) -> tuple:
@@ -66,8 +74,8 @@ def questions(requests: Sequence[Request], tasks: list[Task]) -> str:
     return f"ways to ask: {len(requests)}"
 
 
-def opened(name: str, tasks: Sequence[Task]) -> str:
-    """Get all of a model but its weights; encode a question of each task.
+def opened(name: str, tasks: Sequence[Task], downloads: list[int]) -> str:
+    """Get all of a model but its weights, whose bytes it notes; encode a question of each task.
 
     A choice that is a letter must be one token.
     """
@@ -75,7 +83,21 @@ def opened(name: str, tasks: Sequence[Task]) -> str:
     source, tokenizer = checkpoint.source, checkpoint.tokenizer()
     for task in tasks:
         task.kind.rows(task.examples[0], tokenizer)
+    if source.kind == "hub" and not constants.HF_HUB_OFFLINE:
+        options = {"revision": source.revision, "allow_patterns": files.CHECKPOINT_FILES}
+        listed = snapshot_download(source.location, **options, dry_run=True)
+        downloads += [file.file_size for file in listed if file.will_download]
     return f"{source.location} at {source.revision[:12]}"
+
+
+def room(downloads: Sequence[int]) -> str:
+    """Compare the disk with the bytes of weights that are still to be downloaded."""
+    cache = Path(constants.HF_HUB_CACHE).absolute()
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    needed, free = sum(downloads) / 1e9, shutil.disk_usage(place).free / 1e9
+    if needed > free:
+        raise OSError(f"{needed:.3g} GB are needed in {place}, and {free:.3g} are free.")
+    return f"{needed:.3g} GB to download"
 
 
 def texts(profile: Profile) -> str:
