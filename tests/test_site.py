@@ -1,6 +1,7 @@
 """The site of a run, and what is missing of it."""
 
 import re
+import shutil
 import sys
 
 import nbformat
@@ -67,6 +68,12 @@ def test_a_report_is_of_the_run_that_is_named(run, output, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["site", *RUNS[run].split()])
     site.main()
     assert capsys.readouterr().out.split() == [run]
+
+
+def test_the_recorded_run_stands_next_to_no_other(ran):
+    for place in (paths.RUNS, paths.FIGURES):
+        shutil.copytree(place / "smoke", place / profiles.DRAWN)
+    assert site.build(profiles.DRAWN).read_text().count("<img") == 1
 
 
 def test_links_lead_to_files_of_the_site(ran):
