@@ -215,7 +215,7 @@ CONTRADICTS = {
     "2e": changed("mmlu", "similarity", "healed", lambda f: falls(0.40)(f) - 0.05 * (f > 0)),
     "2f": changed("boolq_ranking", "similarity", "healed", falls(0.40)),
     "3a": changed("c4", "similarity", "unhealed", grows(0.5, jump=8, at=0.1)),
-    "3b": changed("c4", "similarity", "healed", grows(0.5, jump=8)),
+    "3b": changed("c4", "similarity", "healed", grows(0.3, jump=8)),
     "3c": changed("c4", "similarity", "healed", grows(8)),
     "4a": {"distances": upside_down},
     "4b": {"distances": upside_down},
@@ -297,10 +297,29 @@ def test_too_few_examples_cannot_tell(thin, part):
     assert (one.direction, one.confidence) == ("", "can't tell"), one
 
 
-@pytest.mark.parametrize("part", ["2c", "2d"])
-def test_a_healing_that_changed_nothing_is_not_judged(part):
-    one = verdict(a_run(**changed("mmlu", "similarity", "healed", falls(0.40))), part)
-    assert (one.direction, one.confidence) == ("", "not testable here")
+OWN_CHANGE = {"2e", "2f"}  # the statistic is what healing changes
+OF_PROMPTS = {"9a", "9b", "9c"}  # of healed models, not of their healing
+ON_CHANGES = {part for part, of in CRITERIA.items() if of.heals} - OWN_CHANGE - OF_PROMPTS
+
+
+@pytest.fixture(scope="module")
+def unchanged() -> RunTables:
+    """A run in which each healed score is the unhealed one, of every seed and rank."""
+    same = {key: SCORES[*key[:2], "unhealed"] for key in SCORES if key[2] == "healed"}
+    lines = {task: SCORES[task, "similarity", "unhealed"] for task in ("mmlu", "c4")}
+    of_variants = {task: dict.fromkeys((0, 1), line) for task, line in lines.items()}
+    run = a_run(scores=SCORES | same, seeds=of_variants, ranks=of_variants)
+    for name, ablation in {"seeds": "seeds", "ranks": "similarity"}.items():
+        labels = {"ablation": ablation, "variant": "unhealed"}
+        cuts = [rows(task, line, **labels).iloc[1:] for task, line in lines.items()]
+        run.tables[name] = pd.concat([run.tables[name], *cuts], ignore_index=True)
+    return run
+
+
+@pytest.mark.parametrize("part", sorted(ON_CHANGES))
+def test_a_healing_that_changed_nothing_is_not_judged(unchanged, part):
+    one = verdict(unchanged, part)
+    assert (one.direction, one.confidence) == ("", "not testable here"), one
     assert one.why.startswith("healing changed nothing for certain")
 
 
@@ -322,6 +341,8 @@ N_OF = {"questions": N}
         ("1", (np.nan, np.nan, np.nan), ""),
         ("9b", (-0.07, -0.08, -0.06), "agrees"),  # where healing may not move it
         ("2d", (-0.07, -0.08, -0.06), "differs"),
+        ("7e", (-0.24, -np.inf, -0.19), "differs"),
+        ("7e", (-0.24, -np.inf, 0.1), ""),
     ],
 )
 def test_a_whole_interval_decides(part, interval, direction):
@@ -338,6 +359,11 @@ def test_a_verdict_on_healing_is_decided_with_the_tokens_of_the_paper(fewer, con
     healed = verdict(run, "7b")
     assert (healed.direction, healed.confidence) == ("differs", confidence)
     assert verdict(run, "1").confidence == "decided"
+
+
+def test_an_infinite_end_of_an_interval_keeps_its_sign():
+    assert bounds.numbers((-0.24, -np.inf, -0.19)) == "-0.24 [-∞, -0.19]"
+    assert bounds.numbers((np.inf, 0.21, np.inf)) == "∞ [0.21, ∞]"
 
 
 def test_other_definitions_and_other_draws_may_turn_a_verdict():

@@ -75,6 +75,29 @@ def test_later():
     assert statistics.later(shallow, kept) == exactly(np.inf, 0.75 - 0.15, np.inf)
 
 
+NEVER, EARLY, LATE = DEPTHS, [0, 0.25, 0.75, 1], [0, 0.25, 0.25, 0.75]  # half at 0.15, at 0.25
+INF = np.inf
+
+
+@pytest.mark.parametrize(
+    "first, second, interval",
+    [
+        ([EARLY] * 3, [LATE] * 3, (0.1, 0.1, 0.1)),
+        ([EARLY] * 3, [NEVER] * 3, (INF, 0.15, INF)),  # at 0.3 or deeper
+        ([NEVER] * 3, [EARLY] * 3, (-INF, -INF, -0.15)),
+        ([EARLY] * 3, [LATE, LATE, NEVER], (0.1, 0.1, INF)),
+        ([LATE, NEVER, LATE], [EARLY] * 3, (-0.1, -INF, -0.1)),
+        ([LATE, NEVER, LATE], [EARLY, NEVER, EARLY], (-0.1, -INF, INF)),
+        ([NEVER] * 3, [NEVER] * 3, (np.nan,) * 3),
+    ],
+)
+@pytest.mark.parametrize("of", [statistics.later, statistics.shift], ids=lambda of: of.__name__)
+def test_of_a_line_that_keeps_half_one_side_is_known(of, first, second, interval):
+    """Claims 2d, 3a, 7e, 8 and 9b: what is beyond the depths measured bounds them all the same."""
+    pair = of_lost(DEPTHS, *first), of_lost(DEPTHS, *second)
+    assert of(*pair) == pytest.approx(interval, abs=1e-12, nan_ok=True)
+
+
 def test_gains():
     """0.05 and 0.15; the depths that one line has alone are -0.5 and 0.5 apart."""
     first = with_luck(DEPTHS, 0.8, 0.7, 0.4, 0.9)

@@ -66,17 +66,21 @@ def resampled_map(distances) -> np.ndarray:
 def ci95(values: np.ndarray, upper: np.ndarray | None = None) -> Interval:
     """A statistic and its 95 % interval, from its value in each row: (1 + RESAMPLES,).
 
-    upper: where `values` only bounds the statistic from below, what bounds it from above. A
-    statistic that is not defined (NaN) as measured, or in one of twenty resamples, has no interval.
+    upper: where `values` only bounds the statistic from below, what bounds it from above; one that
+    as measured is bounded from one side only is infinite to the other. A statistic that as measured
+    is not defined (NaN) or not bounded at all, or is NaN in one of twenty resamples, has no
+    interval.
     """
     upper = values if upper is None else upper
-    if np.isnan(values[0]) or np.isnan(values).mean() > 0.05:
+    measured = values[0] if np.isneginf(values[0]) else upper[0]
+    is_unbounded = np.isneginf(values[0]) and np.isposinf(upper[0])
+    if is_unbounded or np.isnan(values[0]) or np.isnan(values).mean() > 0.05:
         return UNDEFINED
 
     def ends(levels: tuple[float, float]) -> tuple[float, float]:
         return _quantile(values, levels[0]), _quantile(upper, levels[1])
 
-    return Interval(float(upper[0]), ends(LEVELS), ends(_outer(LEVELS)))
+    return Interval(float(measured), ends(LEVELS), ends(_outer(LEVELS)))
 
 
 def _outer(levels: tuple[float, float]) -> tuple[float, float]:

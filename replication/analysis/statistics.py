@@ -19,10 +19,13 @@ def halfway(line: Curve) -> Interval:
 
 
 def later(first: Curve, second: Curve) -> Interval:
-    """How much later `second` has lost half, of another model; both at their own depths."""
-    start = first.crossing()
+    """How much later `second` has lost half, of another model; both at their own depths.
+
+    Where one of them has not lost half, how much is known from one side only.
+    """
+    first_least, first_most = _crossing_bounds(first, 0.5)
     least, most = _crossing_bounds(second, 0.5)
-    return ci95(least - start, most - start)
+    return ci95(least - first_most, most - first_least)
 
 
 def width(line: Curve) -> Interval:
@@ -46,9 +49,9 @@ def left_beyond(line: Curve) -> Interval:
 
 
 def shift(first: Curve, second: Curve) -> Interval:
-    """How much later `second` has lost half, in fractions of the layers."""
-    first, second = _shared(first, second)
-    return ci95(second.crossing() - first.crossing())
+    """How much later `second` has lost half, in fractions of the layers: `later` at the depths of
+    both."""
+    return later(*_shared(first, second))
 
 
 def gain(first: Curve, second: Curve) -> Interval:
@@ -127,11 +130,12 @@ def no_jump(first: Curve, second: Curve) -> str:
 
 
 def unchanged(first: Curve, second: Curve) -> str:
-    """Why nothing can be said of `second`: its answers may be those of `first`; "" if not."""
+    """Why nothing can be said of `second`: its scores may be those of `first`; "" if not."""
     value, low, high = gain(first, second)
-    if low > 0 or high < 0:
+    if not low <= 0 <= high:
         return ""
-    return f"healing changed nothing for certain: accuracy by {value:.3f} [{low:.3f}, {high:.3f}]"
+    score = "C4 loss" if first.is_loss else "accuracy"
+    return f"healing changed nothing for certain: {score} by {value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _unexplained(line: Curve) -> np.ndarray:

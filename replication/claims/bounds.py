@@ -110,7 +110,8 @@ def numbers(interval: Interval) -> str:
         return ""
     width = high - low if np.isfinite(high - low) else 1.0
     digits = 2 if width <= 0 else int(np.clip(np.ceil(1.3 - np.log10(width)), 2, 4))
-    value, low, high = (f"{half_up(end, digits)}" if np.isfinite(end) else "∞" for end in interval)
+    infinite = {np.inf: "∞", -np.inf: "-∞"}
+    value, low, high = (infinite.get(end) or f"{half_up(end, digits)}" for end in interval)
     return value if width <= 0 else f"{value} [{low}, {high}]"
 
 

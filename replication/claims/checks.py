@@ -6,7 +6,7 @@ replication.claims.bounds says what makes a verdict.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,7 @@ from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_cha
 from replication.analysis.depth import last_is_least, lower_minus_upper, shallow_and_deep
 from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, less_healing, rounded, verdict_of
-from replication.claims.tables import UNHEALED, RunTables
+from replication.claims.tables import NOT_HEALED, UNHEALED, RunTables
 from replication.profiles.recipes import PUBLISHED
 
 FEWEST_TURNS = 5  # of a latency
@@ -86,12 +86,9 @@ SHALLOWEST = {  # other definitions of claim 4: the first layer that a block may
     "blocks without the first two layers": 2,
     "blocks without the first three layers": 3,
 }
-UNTESTABLE = {  # part: why two lines cannot tell, if they cannot
-    "2c": (statistics.unchanged, [UNHEALED, HEALED]),
-    "2d": (statistics.unchanged, [UNHEALED, HEALED]),
-    "3b": (statistics.no_jump, [UNHEALED | C4, HEALED | C4]),
-    "3c": (statistics.unchanged, [UNHEALED, HEALED]),
-}
+# about healing: not testable where healing changed nothing in their lines (3c: in its questions);
+# 2e and 2f judge the change itself, 9 is about prompts
+OF_CHANGES = ("2c", "2d", "3b", "3c", "7b", "7c", "7d", "7e", "10a", "10b", "11a", "11b")
 
 
 def verdicts(run: RunTables) -> list[Verdict]:
@@ -184,11 +181,23 @@ class Measured:
 
     def _untestable(self, task: str) -> str:
         """Return why the part cannot be judged on the model, although its lines were measured."""
-        if self.part not in UNTESTABLE:
-            return ""
-        reason, lines = UNTESTABLE[self.part]
-        curves = Measured(self.run, self.part, self.model, lines).curves(task)
-        return reason(*curves) if all(curves) else ""
+        if self.part == "3b" and (why := statistics.no_jump(*self.curves(task))):
+            return why
+        return self._unchanged(task) if self.part in OF_CHANGES else ""
+
+    def _unchanged(self, task: str) -> str:
+        """Return why healing says nothing: no healed line is certainly another than unhealed."""
+        healed = [line for line in self.lines if line["treatment"] == "healed"]
+        if self.part == "3c":
+            healed = [line for line in healed if "task" not in line]
+        reasons = []
+        for line in healed:
+            unhealed = line | {"treatment": "unhealed"}
+            if "variant" in line:
+                unhealed["variant"] = NOT_HEALED
+            curves = replace(self, lines=[unhealed, line]).curves(task)
+            reasons.append(statistics.unchanged(*curves) if all(curves) else "")
+        return reasons[0] if all(reasons) else ""
 
     def _unpacked(self) -> str:
         """Return why 16 bits of the model are not 16; "" if they are."""

@@ -16,6 +16,7 @@ from replication.tables import NotMeasured
 
 NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment", "variant"])
 SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
+NOT_HEALED = "unhealed"  # the variant of the cuts that variants of healing begin with
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 SCORES = ("unhealed", "healed", "test_split", "reasoning")
 TABLES = (*SCORES, "prompts", "seeds", "ranks", "stacked", "cost", "damage", "exits")
@@ -47,6 +48,8 @@ class RunTables:
         unpruned."""
         points = self.points(table, **where)
         same = {column: value for column, value in where.items() if column in SAME}
+        if same.get("variant") == NOT_HEALED:  # its whole model is that of each healed variant
+            del same["variant"]
         unpruned = self.points(table, treatment="unpruned", **same)
         return curve(unpruned.iloc[0], points) if len(unpruned) and len(points) else None
 
