@@ -11,7 +11,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,13 @@ from lib import evaluation
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import WRITTEN_TOGETHER, Row
 from lib.evaluation import Task
-from lib.models.decoder import decoder_config, decoder_layers, fp32_target_logits, residual_stream
+from lib.models.decoder import (
+    check_tokens,
+    decoder_config,
+    decoder_layers,
+    fp32_target_logits,
+    residual_stream,
+)
 from lib.models.layers import run_after_block
 from lib.models.reading import Batch, greedy_texts, prefix_batches
 from lib.pruning import dropped
@@ -56,7 +62,7 @@ def sweep(
     for task in tasks:
         rows = task.rows(tokenizer)
         flat = [row for of_example in rows for row in of_example]
-        _check_lengths(model, flat, task.name)
+        check_rows(model, flat, task.name)
         if task.kind.generated:
             limit = task.examples[0]["new_tokens"]
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
@@ -71,14 +77,22 @@ def sweep(
     return pd.DataFrame(records)
 
 
-def _check_lengths(model, rows: list[Row], task: str) -> None:
-    """Raise ValueError for a row longer than the model reads, or than it is exact for (`qwen1`)."""
+def check_rows(model, rows: list[Row], task: str) -> None:
+    """Raise ValueError for rows that the model cannot read.
+
+    They are longer than it reads, or than it is exact for (`qwen1`); they have a token that it has
+    no embedding of; or no row has a token before the first that is scored.
+    """
     config = decoder_config(model)
     longest = max(len(row.tokens) for row in rows)
     most = getattr(config, "max_position_embeddings", None) or longest
     most = getattr(config, "exact_length", most)
     if longest > most:
         raise ValueError(f"A row of {task} has {longest} tokens; this model reads at most {most}.")
+    if not longest:
+        raise ValueError(f"No text of {task} has two tokens, so none has a next token to predict.")
+    tokens = chain.from_iterable((row.tokens, np.ravel(row.target_ids)) for row in rows)
+    check_tokens(model, tokens)
 
 
 def _score(task: Task, outputs: list[list]) -> dict:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from lib.blocks import Block
 from lib.gpu import nf4
 from lib.healing import Recipe
 from lib.models import machine, registry
@@ -257,6 +258,9 @@ def prune_table(options, card: Card) -> str:
     if config is None:  # that of a model on the hub is downloaded
         config = files.open_checkpoint(options.model, files.CONFIGURATION).config
     layers.check(config)
+    Block(options.start or 0, options.layers).kept(
+        config.get_text_config(decoder=True).num_hidden_layers
+    )
     model = ModelOnCard(counting.layer_costs(config), "nf4" if options.nf4 else None, card)
     parameters = model.costs.parameters
     num_layers = len(parameters.layers)

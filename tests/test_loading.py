@@ -17,15 +17,18 @@ from conftest import (
     stored,
     tiny,
 )
+from transformers.models.auto import modeling_auto as auto
 from transformers.pytorch_utils import Conv1D
 
+from lib import paths, storage
 from lib.blocks import Block
 from lib.gpu import norms
-from lib.models import layers, loading
+from lib.models import files, layers, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
 from lib.pruning import dropped
 
+FAMILIES = paths.ROOT / "lib" / "models" / "families.csv"
 CUTS = [Block(1, 3), Block(0, 2), Block(4, 2)]
 
 
@@ -114,6 +117,24 @@ def test_what_cannot_follow_a_cut_is_refused(config, tmp_path):
     folder = stored(built(config()), tmp_path / "model")
     with pytest.raises(ModelError):
         loading.load(str(folder), block=Block(1, 2))
+
+
+def test_every_family_is_read_as_its_language_model_only():
+    """Not one that classifies or embeds, whose layers would pass for those of a language model."""
+    refused = ["MODEL", "MODEL_FOR_SEQUENCE_CLASSIFICATION", "MODEL_FOR_QUESTION_ANSWERING"]
+    names = [getattr(auto, f"{kind}_MAPPING_NAMES") for kind in refused]
+    read = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    seen = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    families = [row["family"] for row in storage.rows(FAMILIES) if row["outcome"] == "ok"]
+    config = transformers.LlamaConfig()
+    for family in families:
+        for right in {read[family], seen.get(family, read[family])}:
+            config.architectures = [right]
+            assert files.is_language_model(config)
+        for wrong in {of.get(family) for of in names} - {None, read[family], seen.get(family)}:
+            config.architectures = [wrong]
+            assert not files.is_language_model(config), wrong
+    assert len(families) > 100 and files.is_language_model(transformers.LlamaConfig())
 
 
 PADDED = "BioGpt Bloom CodeGen Falcon GPT2 GPTBigCode Llama OPT OpenAIGPT XGLM"

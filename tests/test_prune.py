@@ -160,9 +160,10 @@ def test_the_card_says_whether_letters_are_lost(healed, whole, saved, sentence):
 def test_the_block_of_the_least_loss_is_chosen_by_texts_that_are_not_scored(model, by):
     """As by dropping each block in turn, and by folding its map in."""
     base, tokenizer = loading.load(model, dtype="float32")
-    texts = sets.c4("train", "wheels", 4)
-    tokens = tokenizer(texts, truncation=True, max_length=MAX_TOKENS).input_ids
-    task = Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
+    texts = sets.c4("train", "wheels", 12)
+    tokens = tokenizer(texts[:4], truncation=True, max_length=MAX_TOKENS).input_ids
+    judging = texts[4:] if by == "map" else texts
+    task = Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in judging))
     values = {}
     for first in range(by == "map", LAYERS - 1):
         block, cut = Block(first, 2), copy.deepcopy(base)
@@ -171,7 +172,7 @@ def test_the_block_of_the_least_loss_is_chosen_by_texts_that_are_not_scored(mode
             weight += by_hand(base, block, "folded", tokens)[0].T.to(weight) @ weight
         with dropped(cut, block):
             values[first] = sweep(cut, tokenizer, [], [task]).value[0]
-    work = steps.Work(options(model, by=by, repair="map"), [], None, {})
+    work = steps.Work(options(model, by=by, repair="map", limit=12), [], None, {})
     chosen = steps.choose(work.options, base, tokenizer)
     assert steps.fit_map(work, base, tokenizer, chosen).start == min(values, key=values.get)
 
@@ -294,7 +295,13 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "": "LAYERS must be at least 1, not 0",
     "LAYERS=six": "--layers: invalid int value: 'six'",
     "LAYERS=2 LR=high": "--lr: invalid float value: 'high'",
-    "LAYERS=2 LR=nan": "LR must be at least 0, not nan",
+    "LAYERS=2 LR=nan": "LR must be above 0, not nan",
+    "LAYERS=2 LR=0": "LR must be above 0, not 0.0",
+    "LAYERS=2 HEAL=1000000000": "HEAL can be 200,000 at most, not 1,000,000,000",
+    "LAYERS=2 BY=map REPAIR=map LIMIT=11": "LIMIT must be at least 12, not 11",
+    "LAYERS=99 PLAN=1": "layers 0 to 98 .* at least one layer must stay",
+    "MODEL=reward LAYERS=2": "reward is a LlamaForSequenceClassification",
+    "MODEL=embedder LAYERS=2": "embedder is an embedding model .it has modules.json",
     "LAYERS=8": "layers 0 to 7 .* at least one layer must stay",
     "LAYERS=2 START=0 REPAIR=map": "START must be at least 1",
     "LAYERS=2 START=7": "layers 7 to 8 .* may not run past the end",
@@ -319,6 +326,11 @@ def test_bad_input_is_one_sentence(variables, tmp_path, monkeypatch, capsys):
     tiny("gpt2").config.save_pretrained(tmp_path / "short")
     tiny("llama").config.save_pretrained(tmp_path / "adapted")
     (tmp_path / "adapted" / "adapter_config.json").touch()
+    config = tiny("llama").config
+    config.save_pretrained(tmp_path / "embedder")
+    (tmp_path / "embedder" / "modules.json").touch()
+    config.architectures = ["LlamaForSequenceClassification"]
+    config.save_pretrained(tmp_path / "reward")
     before = {*tmp_path.rglob("*")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "load", None)

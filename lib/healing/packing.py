@@ -22,8 +22,13 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
     token, fill sequences of max_tokens. What a sequence cuts off a document begins the next one,
     or with `beginnings_first` is read once all documents were begun. Not packed: each document is
     one sequence, truncated. Documents are shuffled anew each epoch, by the seed. An epoch begins
-    each document once.
+    each document once. Raises ValueError for a tokenizer without an end-of-text token, if packed.
     """
+    if recipe.packed and tokenizer.eos_token_id is None:
+        raise ValueError(
+            "Healing ends each text with the end-of-text token, and this tokenizer has none: name "
+            "it as eos_token in its tokenizer_config.json."
+        )
     count = recipe.steps * recipe.batch
     texts = sets.healing_texts(recipe.source, count)
     documents = _in_order(tokenizer, texts, recipe)

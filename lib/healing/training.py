@@ -26,7 +26,7 @@ from lib import storage
 from lib.healing import lora, packing
 from lib.healing.attention import can_join_documents, isolated_documents
 from lib.healing.recipe import Recipe
-from lib.models.decoder import decoder_layers
+from lib.models.decoder import check_tokens, decoder_layers
 from lib.models.machine import is_out_of_memory
 
 MICRO_BATCH = 16  # sequences at a time, at most
@@ -101,6 +101,7 @@ def _heal_within_memory(model, tokenizer, recipe: Recipe, folder: Path, micro_ba
     another seed's would. So a resumed healing keeps its own.
     """
     sequences, epochs = packing.training_sequences(tokenizer, recipe)
+    check_tokens(model, (ids for sequence in sequences for ids in sequence["documents"]))
     joined = can_join_documents(model, recipe.max_tokens)
     if not joined:
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)

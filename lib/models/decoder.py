@@ -1,6 +1,6 @@
 """The parts of a decoder, reached the same way for every HF architecture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
@@ -45,6 +45,18 @@ def layers_attribute(model) -> str:
             f"uniform list of {length} layers."
         )
     return lists[0]
+
+
+def check_tokens(model, sequences: Iterable[Sequence[int]]) -> None:
+    """Raise ValueError for a token that the model has no embedding of."""
+    known = len(model.get_input_embeddings().weight)
+    highest = max((max(tokens) for tokens in sequences if len(tokens)), default=0)
+    if highest >= known:
+        raise ValueError(
+            f"The tokenizer gives token {highest}, and the model has embeddings of 0 to "
+            f"{known - 1}: take its own tokenizer, or save the model after "
+            "`model.resize_token_embeddings(len(tokenizer))`."
+        )
 
 
 @contextmanager

@@ -29,7 +29,10 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 CHECKPOINT_FILES += ["LICENSE*", "README.md"]
 FORMATS = {"BF16": "bfloat16", "F16": "float16"}  # of a tensor in safetensors; any other: float32
-CONFIGURATION = ["config.json"]
+# what tells a model before its weights are there: an adapter, or a pooling of sentence-transformers
+ADAPTER, POOLING = "adapter_config.json", "modules.json"
+CONFIGURATION = ["config.json", ADAPTER, POOLING]
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # ends of classes
 EMBEDDED = "smollm2-135m"  # its tokenizer is also that of the model with random weights
 
 
@@ -95,9 +98,30 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
         if getattr(part, "quantization_config", None):
             raise ModelError(f"{name} is quantised already: give the model in 16 or 32 bits.")
         vars(part).pop("auto_map", None)  # to code of its own: we take transformers'
-    if (folder / "adapter_config.json").exists():
+    if (folder / ADAPTER).exists():
         raise ModelError(f"{name} has an adapter beside the model: merge it, or move it away.")
+    if (folder / POOLING).exists():
+        raise ModelError(
+            f"{name} is an embedding model (it has {POOLING}): only language models are read here, "
+            "and what makes embeddings would be lost."
+        )
+    if not is_language_model(config):
+        raise ModelError(
+            f"{name} is a {config.architectures[0]}, and only language models are read here: its "
+            "head would be lost. If it is one, name its class, such as LlamaForCausalLM, as "
+            "architectures in config.json."
+        )
     return Checkpoint(source, folder, config, is_qwen1)
+
+
+def is_language_model(config) -> bool:
+    """Return whether a model writes text, by the names of its classes, if it has any.
+
+    A reward model, say, has the layers of a language model, and another head: with tied embeddings
+    it would pass for one.
+    """
+    names = config.architectures or []
+    return not names or any(name.endswith(LANGUAGE_MODELS) for name in names)
 
 
 def configuration(name: str):

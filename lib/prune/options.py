@@ -11,7 +11,8 @@ from lib.healing import Recipe
 
 TEXTS = 32  # of the train split, by which a block is chosen
 FITTED = 96  # of the texts to heal on, for the linear map
-JUDGING = 8  # after those, by which BY=map chooses among the maps
+JUDGING = 8  # the last ones, not fitted on, by which BY=map chooses among the maps
+FEWEST = 12  # texts for both
 MAX_TOKENS = 256  # of a text
 TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "c4": {"sequences": 32, "max_tokens": MAX_TOKENS},
@@ -23,7 +24,8 @@ LIMITED = ("sequences", "questions")
 UNIT = 1024  # tokens: what HEAL counts
 SMALL = 300_000_000  # parameters
 
-LEAST = {"layers": 1, "start": 0, "heal": 0, "lr": 0, "limit": 2}
+LEAST = {"layers": 1, "start": 0, "heal": 0, "limit": 2}
+MOST_HEAL = 200_000  # 205 million tokens, more than the paper heals on: all are held in memory
 CHOICES = {
     "by": ("similarity", "loss", "map"),
     "repair": ("", "map"),
@@ -58,6 +60,10 @@ class Options:
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"{name.upper()} must be at least {least}, not {value}.")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise ValueError(f"LR must be above 0, not {self.lr}.")
+        if self.heal > MOST_HEAL:
+            raise ValueError(f"HEAL can be {MOST_HEAL:,} at most, not {self.heal:,}.")
         chosen = [(name, getattr(self, name), known) for name, known in CHOICES.items()]
         chosen += [("tasks", task, TASKS) for task in self.tasks.split()]
         for name, value, known in chosen:
@@ -70,6 +76,11 @@ class Options:
             raise ValueError("START names the block and BY chooses it: give one of them.")
         if self.by == "map" and not self.repair:
             raise ValueError("BY=map chooses the block by the loss after its map: add REPAIR=map.")
+        if self.by == "map" and self.limit < FEWEST:
+            raise ValueError(
+                f"BY=map judges by {JUDGING} texts maps that it fits on others: LIMIT must be at "
+                f"least {FEWEST}, not {self.limit}."
+            )
         if self.texts:
             sets.user_texts("train", self.texts)
 
@@ -87,7 +98,7 @@ class Options:
         return hashlib.sha256(f"{options} {texts}".encode()).hexdigest()[:12]
 
     def recipe(self, parameters: int, on_cpu: bool) -> Recipe:
-        """Return the recipe of healing a model of so many parameters.
+        """Return the recipe of healing a model that has so many parameters before the cut.
 
         A step reads one sequence on a CPU, and four on a GPU, which would be idle else. On a CPU
         adapters are on all linear layers, on a GPU, whose memory is planned for them, on the FFNs.

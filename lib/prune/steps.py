@@ -1,20 +1,23 @@
 """`prune`, and its steps: check, choose, map, heal, save."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from lib.blocks import UNPRUNED, Block, similarity_block
+from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
-from lib.healing import heal, linear, lora
+from lib.healing import heal, linear, lora, packing
 from lib.models import files, layers, loading
 from lib.models.decoder import decoder_layers
 from lib.prune import card
 from lib.prune.options import FITTED, JUDGING, MAX_TOKENS, TEXTS, Options
 from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances, calibration_batches
-from lib.sweep import sweep
+from lib.sweep import check_rows, sweep
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     """
     options = work.options
     model, tokenizer = work.load(options.model)
-    try:
-        for task in work.tasks:
-            task.rows(tokenizer)
-    except ValueError as error:
-        raise ValueError(f"{error} TASKS=c4 asks no questions.") from error
+    check_reading(work, model, tokenizer)
     blocks = choose(options, model, tokenizer)
     block = fit_map(work, model, tokenizer, blocks) if options.repair else blocks[0]
     work.results["block"] = {"start": block.start, "size": block.size}
@@ -121,52 +120,106 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     return block, adapter
 
 
+def check_reading(work: Work, model, tokenizer) -> None:
+    """Raise ValueError, before anything long is computed, where this model cannot read the texts.
+
+    Or where its loss is not finite.
+    """
+    options, (loss, *_) = work.options, work.tasks
+    read = list(work.tasks)
+    if options.start is None or options.repair:
+        read.append(loss_of(options.train_texts(FITTED + JUDGING)))
+    for task in read:
+        try:
+            rows = task.rows(tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{error} TASKS=c4 asks no questions.") from error
+        check_rows(model, list(chain.from_iterable(rows)), task.name)
+    if options.heal:
+        recipe = options.recipe(model.num_parameters(), model.device.type == "cpu")
+        packing.training_sequences(tokenizer, replace(recipe, steps=1))
+    pairs = zip(loss.examples, loss.rows(tokenizer), strict=True)
+    first = next(example for example, (row,) in pairs if len(row.tokens))
+    (value,) = sweep(model, tokenizer, [], [replace(loss, examples=(first,))]).value
+    if not math.isfinite(value):
+        raise ValueError(
+            f"The loss of {options.model} is {value}: its weights are damaged, or too large for "
+            f"{model.dtype}."
+        )
+
+
 def choose(options: Options, model, tokenizer) -> list[Block]:
-    """Return the block to drop; of BY=map each one that has a layer before it."""
+    """Return the block to drop; of BY=map each one that may be.
+
+    With REPAIR=map, only blocks after a layer that a map can be folded into.
+    """
     size = options.layers
-    if options.start is not None:
-        return [Block(options.start, size)]
-    blocks = [Block(start, size) for start in range(len(decoder_layers(model)) - size + 1)]
-    if options.by == "map":
-        return blocks[1:]
+    starts = range(len(decoder_layers(model)) - size + 1)
+    blocks = [Block(start, size) for start in starts if options.start in (None, start)]
+    if options.repair:
+        blocks = with_foldable_map(model, blocks)
+    if options.start is not None or options.by == "map":
+        return blocks
     texts = options.train_texts(TEXTS)
     if options.by == "loss":
         return [of_least_loss(model, tokenizer, blocks, texts)]
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, 2048, cut_at_random=True)
-    return [similarity_block(block_distances(model, batches), size)]
+    distances = block_distances(model, batches)
+    return [blocks[np.nanargmin([distances.of(block) for block in blocks])]]
+
+
+def with_foldable_map(model, blocks: list[Block]) -> list[Block]:
+    """Return those of `blocks` whose map can be folded. Raises ValueError if there are none."""
+    foldable = []
+    for block in blocks:
+        try:
+            linear.projection(model, block.start - 1)
+            foldable.append(block)
+        except ValueError as error:
+            reason = error
+    if not foldable:
+        raise ValueError(f"{reason} Leave out REPAIR=map.") from reason
+    return foldable
+
+
+def loss_of(texts: list[str]) -> Task:
+    """Return the task of the loss on these texts."""
+    return Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
 
 
 def of_least_loss(model, tokenizer, blocks: list[Block], texts: list[str]) -> Block:
     """Return the block without which, or with whose map, the model has the least loss."""
-    task = Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
     with linear.reading_ffn(model, blocks):
-        losses = sweep(model, tokenizer, blocks, [task]).value[1:]  # the first is the whole's
-    return blocks[losses.argmin()]
+        losses = sweep(model, tokenizer, blocks, [loss_of(texts)]).value[1:]  # first the whole's
+    return blocks[np.nanargmin(losses)]
 
 
 def fit_map(work: Work, model, tokenizer, blocks: list[Block]) -> linear.Mapped:
     """Return a block with a linear map in its place; of several, that of the least loss.
 
-    Notes what the map took and leaves.
+    Texts that judge between blocks are not fitted on, and so the map that is taken is not the one
+    that has learnt them best. Notes what the map took and leaves, and how many texts that were.
     """
-    linear.projection(model, blocks[-1].start - 1)  # raises where a map cannot be folded
     texts = work.options.train_texts(FITTED + JUDGING)
-    batches = calibration_batches(texts[:FITTED], tokenizer, MAX_TOKENS, batch_tokens=2048)
+    judging = texts[-JUDGING:] if len(blocks) > 1 else []
+    fitting = texts[:-JUDGING] if judging else texts[:FITTED]
+    batches = calibration_batches(fitting, tokenizer, MAX_TOKENS, batch_tokens=2048)
     fitted = linear.fitted_all(model, blocks, ["folded"], batches)
     facts = dict(maps["folded"] for maps in fitted.values())
     mapped = next(iter(facts))
-    if len(blocks) > 1:
-        mapped = of_least_loss(model, tokenizer, list(facts), texts[-JUDGING:])
-    work.results["map"] = facts[mapped]
+    if judging:
+        mapped = of_least_loss(model, tokenizer, list(facts), judging)
+    counts = {"fit_texts": len(fitting), "judging_texts": len(judging)}
+    work.results["map"] = facts[mapped] | counts
     return mapped
 
 
 def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
     """Heal the cut; return the adapter. Raises RuntimeError if that does not end well."""
+    recipe = work.options.recipe(model.num_parameters(), model.device.type == "cpu")  # whole
     with dropped(model, block):
         if work.options.repair:
             linear.add_map_hook(model, block, block.change)
-        recipe = work.options.recipe(model.num_parameters(), model.device.type == "cpu")
         healed = heal(model, tokenizer, recipe, work.folder / "healing")
     if healed.status != "ok":
         raise RuntimeError(f"The healing ended as {healed.status}: choose a lower LR.")
