@@ -104,11 +104,13 @@ def test_a_healed_score_is_that_of_the_cut_with_its_adapter(output, tmp_path):
     model, tokenizer = loading.load(NAME, dtype=SMOKE.dtype)
     task = request.task_of(request.of_task("c4", SMOKE))
     with dropped(model, BLOCK):
-        adapter = training.heal(model, tokenizer, recipe, tmp_path / "by hand").adapter
-        with lora.load_lora(model, adapter):
+        by_hand = training.heal(model, tokenizer, recipe, tmp_path / "by hand")
+        with lora.load_lora(model, by_hand.adapter):
             expected = sweep.sweep(model, tokenizer, [], [task]).value.item()
     assert healed == pytest.approx(expected, abs=1e-5)
     assert abs(healed - unhealed) > 0.01
+    ((stored,),) = cache.stored("healing")
+    assert (stored["epochs"], stored["tokens"]) == (by_hand.epochs, by_hand.real_tokens)
 
 
 def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):

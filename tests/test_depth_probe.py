@@ -65,6 +65,18 @@ def test_a_probe_finds_what_is_there_and_nothing_else():
     assert (own == answers).mean() > 0.8 and (others == answers).mean() < 0.5
 
 
+def test_the_null_is_of_probes_of_shuffled_answers_judged_by_these(monkeypatch):
+    states, answers = made_up()
+    examples = [{"answer": answer, "weight": 1, "choices": "ABCD"} for answer in answers]
+    task, letters = evaluation.Task("mmlu", tuple(examples)), np.zeros((N, 4))
+    monkeypatch.setattr(depth_probe, "task_of", lambda params: task)
+    monkeypatch.setattr(depth_probe, "_read", lambda *_: ({5: states}, {5: letters}))
+    monkeypatch.setattr(depth_probe, "SHUFFLES", 20)
+    rows = depth_probe._measured({"block_size": 0})
+    assert [row["value"] > 0.8 for row in rows if row["reading"] == depth_probe.PROBE] == [True]
+    assert [0.25 < row["null"] < 0.36 for row in rows if row.get("null")] == [True]
+
+
 def test_a_question_has_no_part_in_the_probe_that_reads_it():
     """Its answer changed, it is read as before."""
     states, answers = made_up()

@@ -140,6 +140,11 @@ def test_all_documents_are_begun_before_one_goes_on(base, monkeypatch):
     by_turns, epochs = packing.training_sequences(base[1], replace(recipe, beginnings_first=True))
     assert by_turns[:5:2] == one_by_one[:3]
     assert once == epochs == 1
+    documents[:] = [letter * (2 * recipe.max_tokens - 2) for letter in "abc"]  # of two sequences
+    recipe = replace(recipe, steps=12, beginnings_first=True)
+    sequences, _ = packing.training_sequences(base[1], recipe)
+    begun = [sequence["documents"][0][0] == base[1].bos_token_id for sequence in sequences]
+    assert begun == 2 * [True, True, True, False, False, False]
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
@@ -293,9 +298,12 @@ def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_
 
 
 def test_a_folder_that_has_another_healing_is_refused(base, tmp_path):
+    """Of another recipe, or of another number of layers."""
     heal(base, tmp_path)
     with pytest.raises(ValueError, match="a healing of another recipe"):
         heal(base, tmp_path, replace(RECIPE, rank=RECIPE.rank + 1))
+    with pytest.raises(ValueError, match="a healing of another recipe"):
+        training.heal(*base, RECIPE, tmp_path)
 
 
 def test_one_process_at_a_time_heals_into_a_folder(base, tmp_path, monkeypatch):

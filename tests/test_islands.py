@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lib.blocks import BlockDistances
-from replication.analysis.islands import growth_only, islands, regions
+from replication.analysis.islands import (
+    growth_only,
+    islands,
+    islands_of_noise,
+    islands_table,
+    regions,
+)
 
 L, FOLDS = 24, 16
 
@@ -105,3 +111,16 @@ def test_the_map_of_a_stream_that_only_grows():
     units = np.array([state / np.linalg.norm(state) for state in states])
     angles = np.arccos(np.clip(units @ units.T, -1, 1)) / np.pi
     np.testing.assert_allclose(growth_only(turns), angles, atol=5e-3)
+
+
+def test_growth_alone_has_an_island_and_its_null_keeps_layer_0():
+    """Alike layers after a far turn: in any order the same stream, with no island."""
+    turns = np.array([0.2, *[0.02] * 6, *[0.1] * 3, *[0.01] * 14])
+    grown = growth_only(turns)
+    maps = {"planted": a_map(with_island), "grown": BlockDistances(grown, grown, grown[None], 2)}
+    assert islands_table(maps).groupby("model").by_growth.agg(list).to_dict() == {
+        "planted": [False],
+        "grown": [True],
+    }
+    alike = growth_only(np.array([0.3, *[0.02] * 15]))
+    assert set(islands_of_noise(alike)) == {0}
