@@ -119,7 +119,9 @@ def test_each_version_is_what_it_is_called(healed, model):
     by_version = list(losses(record).values())
     assert by_version[:3] == pytest.approx([whole, cut, mapped], abs=1e-5)
     assert len(set(by_version)) == len(VERSIONS)
-    assert f"| whole | {LAYERS} | {base.num_parameters():,} | " in text(healed[0] / "README.md")
+    card = text(healed[0] / "README.md")
+    assert f"| whole | {LAYERS} | {base.num_parameters():,} | " in card
+    assert "| ridge regression on 4 texts (C4) in " in card
     share = table.weights[0] / table.weights[0].sum()
     apart = table.examples[1] - table.examples[0]
     error = (len(share) / (len(share) - 1) * share**2 @ (apart - cut + whole) ** 2) ** 0.5
