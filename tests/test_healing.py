@@ -10,6 +10,8 @@ import sys
 import weakref
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -247,7 +249,9 @@ def killed_at(step: int):
 
 
 def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch):
-    with killed_at(4):
+    """And counts the seconds before it: 100 a step."""
+    with killed_at(4), monkeypatch.context() as patch:
+        patch.setattr(training, "time", SimpleNamespace(monotonic=count(step=100).__next__))
         heal(base, tmp_path)
     assert not (tmp_path / "adapter").exists()
     passes = []
@@ -256,6 +260,7 @@ def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatc
     assert len(passes) == RECIPE.steps - 3
     assert weights(healed) == weights(undisturbed)
     assert healed.losses == undisturbed.losses
+    assert healed.seconds > 3 * 100
 
 
 KILL = """

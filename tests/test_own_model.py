@@ -5,6 +5,7 @@ from conftest import stored, tiny
 
 from lib import similarity
 from lib.data import sets
+from lib.models import files
 from lib.prune import Options, steps
 from replication import __main__ as run
 from replication import figures, measure, paths, profiles, tables
@@ -35,6 +36,14 @@ def test_a_folder_is_one_model_for_the_command_its_jobs_and_a_kernel(tmp_path, m
     assert batch.profile == kernels
     assert job.models == list(kernels.models) == [str(tmp_path / "my-org" / "my-model")]
     assert job.texts == kernels.source == str(texts)
+
+
+def test_a_file_that_is_unpacked_is_not_locked(tmp_path, monkeypatch):
+    """A shared checkout may be read-only."""
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(files, "unpacked", lambda *_: tmp_path)
+    monkeypatch.setattr(files, "FileLock", None)
+    assert files.local_folder(files.resolve(str(tmp_path / "model.gguf"))) == tmp_path
 
 
 def test_a_map_of_ones_own_texts(tmp_path, output):

@@ -97,6 +97,28 @@ def test_the_checkpoint_scores_what_its_card_says(healed, model, tmp_path, monke
         assert f"{score.value:.3f} ± {score.standard_error:.3f}" in card
 
 
+PLAIN = """
+import sys, torch, transformers
+folder, *texts = sys.argv[1:]
+model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+nats = tokens = 0
+for text in texts:
+    ids = tokenizer(text, truncation=True, max_length=256, return_tensors="pt").input_ids
+    nats += model(ids, labels=ids).loss.item() * (ids.numel() - 1)
+    tokens += ids.numel() - 1
+print(nats / tokens)
+"""
+
+
+@pytest.mark.real
+def test_plain_transformers_in_a_process_of_its_own_computes_the_same_loss(healed, tmp_path):
+    out, record = healed
+    command = [sys.executable, "-c", PLAIN, str(out), *sets.c4("validation", "wheels", 4)]
+    printed = subprocess.check_output(command, text=True, cwd=tmp_path)
+    assert float(printed) == pytest.approx(losses(record)["saved"], abs=1e-4)
+
+
 def test_each_version_is_what_it_is_called(healed, model):
     """The whole, the cut, and the map of the very texts."""
     record = healed[1]
