@@ -5,18 +5,17 @@ from pathlib import Path
 
 from lib.data import sets
 
-PREFIX = "local_mmlu_"
 CHOICES = "".join(f"\n{letter}. {{{{choices[{i}]}}}}" for i, letter in enumerate("ABCD"))
 QUESTION = "{{question}}" + CHOICES + "\nAnswer:"
 
 
 BY_LETTER = {  # but for what lm-eval changes in the original: two spaces, nothing stripped
-    "template": "default/_default_template_yaml",
+    "template": "mmlu/default/_default_template_yaml",
     "description": "The following are multiple choice questions (with answers) about  {}.\n\n",
     "doc_to_text": QUESTION,
 }
 BY_CONTENT = {  # as lm-eval has it
-    "template": "continuation/_continuation_template_yaml",
+    "template": "mmlu/continuation/_continuation_template_yaml",
     "description": "The following are questions (with answers) about {}.\n\n",
 }
 
@@ -28,42 +27,34 @@ def write_tasks(
 
     Returns the tasks' names, in the order in which the library reads the subjects.
     """
-    import lm_eval.tasks
-
-    template = Path(lm_eval.tasks.__file__).parent / "mmlu" / form["template"]
     names = []
     for subject, splits in sets.mmlu("wheels", subjects, questions).items():
-        files = {
-            split: _write_rows(folder / f"{subject}_{split}.jsonl", splits[split])
-            for split in ("dev", "test")
-        }
-        about = subject.replace("_", " ")
-        config = {
-            "include": str(template),
-            "task": PREFIX + subject,
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
-            "description": form["description"].format(about),
-            "num_fewshot": shots,
-        } | {key: form[key] for key in ("doc_to_text",) if key in form}
-        (folder / f"{PREFIX}{subject}.yaml").write_text(json.dumps(config))  # JSON is YAML
-        names.append(config["task"])
+        about = form["description"].format(subject.replace("_", " "))
+        changes = form | {"description": about, "num_fewshot": shots}
+        names.append(write_task(folder, subject, splits, **changes))
     return names
 
 
-def write_task(folder: Path, name: str, splits: dict[str, list[dict]], **changes) -> str:
-    """A task file of lm-eval's own task `name` on local rows, split by split; returns its name."""
+def write_task(
+    folder: Path, name: str, splits: dict[str, list[dict]], template: str, **changes
+) -> str:
+    """A task file for lm-eval: a file of its own tasks on local rows, by split; returns its name.
+
+    changes: entries that are not those of the template.
+    """
     import lm_eval.tasks
 
-    files = {split: _write_rows(folder / f"{split}.jsonl", rows) for split, rows in splits.items()}
+    files = {
+        split: _write_rows(folder / f"{name}_{split}.jsonl", rows) for split, rows in splits.items()
+    }
     config = {
-        "include": str(Path(lm_eval.tasks.__file__).parent / name / f"{name}.yaml"),
+        "include": str(Path(lm_eval.tasks.__file__).parent / template),
         "task": f"local_{name}",
         "dataset_path": "json",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": files, "cache_dir": str(folder / "cache")},
-    }
-    (folder / f"local_{name}.yaml").write_text(json.dumps(config | changes))
+    } | changes
+    (folder / f"{config['task']}.yaml").write_text(json.dumps(config))  # JSON is YAML
     return config["task"]
 
 

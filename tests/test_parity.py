@@ -54,7 +54,8 @@ def test_choices_are_those_of_lm_eval(base, block, tmp_path, name):
         names, metric = harness.write_tasks(tmp_path, *counts, FORMS[name]), "acc"
     else:
         rows = {"validation": sets.questions(name, "wheels", PROFILE.hellaswag_questions)}
-        names, metric = [harness.write_task(tmp_path, name, rows, training_split=None)], "acc_norm"
+        of_lm_eval = {"template": f"{name}/{name}.yaml", "training_split": None}
+        names, metric = [harness.write_task(tmp_path, name, rows, **of_lm_eval)], "acc_norm"
     task = request.task_of(request.of_task(name, PROFILE))
     samples = theirs(base, block, tmp_path, task, names)
     table = sweep.sweep(*base, [block], [task]).set_index("block_size")
@@ -73,6 +74,7 @@ def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
         tmp_path,
         "gsm8k",
         {"train": shots, "test": scored},
+        "gsm8k/gsm8k.yaml",
         num_fewshot=PROFILE.gsm8k_shots,
         fewshot_config={"sampler": "first_n", "split": "train"},
         generation_kwargs=written | {"until": ["Question:", "</s>", "<|im_end|>"]},

@@ -2,10 +2,8 @@
 
 import os
 import queue
-import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -15,9 +13,8 @@ from nbclient.exceptions import DeadKernelError
 
 from lib import evaluation
 from lib.models.registry import GatedError
-from replication import __main__ as run
 from replication import paths, tables
-from replication.run import batch, execution, notebooks
+from replication.run import execution, notebooks
 from replication.run.execution import Launch
 
 COLUMNS = {
@@ -107,33 +104,23 @@ def test_an_error_has_its_status(status):
 # ---- a run that is ended -------------------------------------------------------------------
 
 
-def test_a_run_that_slurm_ends_resumes(output, monkeypatch, capsys):
-    handlers = {ending: signal.getsignal(ending) for ending in (signal.SIGTERM, signal.SIGHUP)}
-    monkeypatch.setattr(batch, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    status = run.main(["--profile", "smoke", "--only", "01"])
-    for ending, handler in handlers.items():
-        signal.signal(ending, handler)
-    assert status == 130
-    assert capsys.readouterr().err.endswith("the same command resumes from here.\n")
-
-
 def test_a_job_ends_when_its_runner_is_gone(monkeypatch):
-    exits, parents = queue.Queue(), iter([7, 7, 1])
-    system = {"environ": {execution.RUNNER: "7"}, "getppid": parents.__next__, "_exit": exits.put}
-    monkeypatch.setattr(execution, "os", SimpleNamespace(**system))
-    monkeypatch.setattr(execution, "time", SimpleNamespace(sleep=lambda seconds: None))
+    exits = queue.Queue()
+    monkeypatch.setenv(execution.RUNNER, "0")  # which is no process's parent
+    monkeypatch.setattr(os, "_exit", exits.put)
     execution.end_with_runner()
     assert exits.get(timeout=9) == 1
-    assert not list(parents)
 
 
 @pytest.mark.real
 def test_no_kernel_stays_behind(tmp_path):
+    """Of a run that Slurm ends."""
     command = [sys.executable, "-m", "replication", "--profile", "smoke", "--only", "01"]
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
     runner = psutil.Popen(command, cwd=paths.ROOT, env=environment, stderr=subprocess.PIPE)
     while not (started := runner.children(recursive=True)):
         assert runner.poll() is None
     runner.terminate()
-    assert runner.wait() == 130, runner.stderr.read()
+    said = runner.stderr.read().decode()
+    assert runner.wait() == 130 and said.endswith("the same command resumes from here.\n"), said
     assert not psutil.wait_procs(started, timeout=60)[1]
