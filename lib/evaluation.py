@@ -167,9 +167,14 @@ def task(name: str, source: str = "wheels", **counts) -> Task:
     source: "wheels", or "hub" for the paper's data sets. Raises ValueError for a task that is not
     known, TypeError for a count that its function does not take, or that is missing.
     """
+    return Task(name, tuple(kind(name).build(source, **counts)))
+
+
+def kind(name: str) -> Kind:
+    """Return the row of a task. Raises ValueError for a task that is not known."""
     if name not in KINDS:
         raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
-    return Task(name, tuple(KINDS[name].build(source, **counts)))
+    return KINDS[name]
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:

@@ -106,6 +106,9 @@ def test_every_task_has_rows_and_one_kind():
         assert evaluation.question_set(name) == kind.data
     with pytest.raises(ValueError, match="'mmlu' already"):
         evaluation.register({"mmlu": kind})
+    for ask in (evaluation.task, real_task):
+        with pytest.raises(ValueError, match="Unknown task 'sciq': choose one of mmlu"):
+            ask("sciq")
 
 
 def own_question(example: dict) -> str:

@@ -135,7 +135,7 @@ def _recipe_params(recipe: Recipe) -> dict:
 
 def of_task(name: str, profile: Profile) -> dict:
     """Return how much is asked of a task, and which data: all that `task_of` needs."""
-    kind = KINDS[name]
+    kind = evaluation.kind(name)
     settings = vars(profile) | profile.task_counts | {"0": 0}
     own = {count: count if count in settings else f"{name}_{count}" for count in kind.counts}
     if name not in COUNTS and settings.keys() >= set(own.values()):
