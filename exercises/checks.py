@@ -21,6 +21,10 @@ RIGHT = "right"
 NOTHING = "Your function returned None: is the `return` missing?"
 
 
+class HalfRight(AssertionError):
+    """What a function does first is right, and not all that follows from it."""
+
+
 def check(function: Callable) -> None:
     """Print that the function is right. Raises AssertionError that says what is wrong, if not."""
     try:
@@ -157,15 +161,24 @@ def _dropped(function: Callable) -> None:
     )
     torch.manual_seed(0)
     whole = AutoModelForCausalLM.from_config(config).eval()
-    for block in (Block(1, 3), Block(5, 1)):
-        model = copy.deepcopy(whole)
+    cuts = {block: copy.deepcopy(whole) for block in (Block(1, 3), Block(5, 1))}
+    for block, model in cuts.items():
         before = list(decoder_layers(model))
         function(model, block.start, block.size)
         own = all(layer in before for layer in model.model.layers)
         assert own, "A layer stands in for another: take layers out of the list, put none in."
         _check_layers([before.index(layer) for layer in model.model.layers], block)
+    try:
+        _check_all_but_layers(whole, cuts)
+    except Exception as wrong:
+        raise HalfRight(str(wrong)) from None
+
+
+def _check_all_but_layers(whole, cuts: dict) -> None:
+    """What follows from the layers of each cut, by its block, and what it writes."""
+    tokens = torch.arange(1, 13)[None]
+    for block, model in cuts.items():
         _check_numbers(model, pruned_config(whole.config, block.kept(6)))
-        tokens = torch.arange(1, 13)[None]
         with pruning.dropped(whole, block):
             expected = whole.generate(tokens, max_new_tokens=6, do_sample=False)
         given = model.generate(tokens, max_new_tokens=6, do_sample=False)

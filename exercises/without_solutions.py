@@ -1,7 +1,7 @@
 """Write the exercises without their solutions: `python exercises/without_solutions.py`.
 
 They go into handout/, which git ignores. A solution or an answer is a folded part
-of a cell or a page. Hints stay.
+of a cell or a page. Hints stay. Nano is left out: its code solves two of the functions to write.
 """
 
 import re
@@ -13,7 +13,7 @@ import nbformat
 EXERCISES = Path(__file__).resolve().parent
 SOLUTION = re.compile(
     r"^- a \*\*solution\*\*.*?\n| and a folded solution"  # where a page says that there is one
-    r"|^\*\*\[For teachers\].*?\n\n"
+    r"|^\*\*\[(?:For teachers|Nano)\].*?\n\n"
     r"|<details><summary>(?:Solution|Answer)</summary>.*?</details>\n*",
     re.DOTALL | re.MULTILINE,
 )
@@ -24,6 +24,8 @@ def write(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for page in EXERCISES.glob("*.ipynb"):
+        if page.stem == "nano":
+            continue
         notebook = nbformat.read(page, as_version=4)
         for cell in notebook.cells:
             cell.source = SOLUTION.sub("", cell.source)

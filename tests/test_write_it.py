@@ -1,12 +1,17 @@
 """The exercises to write: checks pass with the folded solutions, and name what is wrong."""
 
+import csv
 import re
+import subprocess
+import sys
 
 import checks
+import grade
 import nbformat
 import pytest
 import without_solutions
 from conftest import run_elsewhere
+from nbformat import v4
 
 from replication import paths
 
@@ -65,13 +70,79 @@ def test_a_wrong_answer_is_named(name, piece, instead, said):
 def test_the_handout_has_no_solution(tmp_path):
     without_solutions.write(tmp_path)
     pages = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.[im]*")}
-    assert {"write_it.ipynb", "pitfall_lab.ipynb", "nano.ipynb", "README.md"} == set(pages)
+    assert {"write_it.ipynb", "pitfall_lab.ipynb", "README.md"} == set(pages)
     assert pages["write_it.ipynb"].count("raise NotImplementedError") == len(SOLUTIONS)
     for solution in SOLUTIONS.values():
         _, *body = solution.splitlines()
         assert not any(line in pages["write_it.ipynb"] for line in body if "return" in line)
     assert "<summary>Hint" in pages["README.md"]
-    assert not any(re.search("[Ss]olution|Answer<|teachers", page) for page in pages.values())
+    told = "[Ss]olution|Answer<|teachers|nano"  # nano solves `angles` and `dropped`
+    assert not any(re.search(told, page) for page in pages.values())
+
+
+def hand_in(file, *cells: str, **metadata):
+    """Write a notebook; a cell that begins with "#" and a space is text."""
+    made = [v4.new_markdown_cell(c) if c.startswith("# ") else v4.new_code_cell(c) for c in cells]
+    nbformat.write(v4.new_notebook(cells=made, metadata=metadata), file)
+    return file
+
+
+def test_a_grade_is_what_the_grader_sees_and_no_hand_in_stops_the_others(tmp_path):
+    """Of two files that are no notebooks, of one that says it is right and is half right, of an
+    unknown kernel, and of one that is right and dies."""
+    (tmp_path / "truncated.ipynb").write_text('{"cells": [')
+    sentences = [f"{name} is right: it gives what the library gives." for name in checks.CHECKS]
+    half = hand_in(
+        tmp_path / "half.ipynb",
+        "# " + " ".join(sentences),
+        f"{PRELUDE}print({sentences!r})",
+        "import checks\nchecks.CHECKS.update(paired_error=print)\nchecks.check = print",
+        SOLUTIONS["angles"].replace("x[texts, last]", "x[:, -1]"),
+        "def similarity_block(distances, n):\n    return Block(least(distances, n), n)",
+        SOLUTIONS["dropped"].replace("layer.self_attn.layer_idx = place", "pass"),
+        SOLUTIONS["floor"].replace("return", "return ("),
+        "def paired_error(first, second):  # paired_error is right:\n    raise NotImplementedError",
+        "def least(distances, n):\n    return int(np.diagonal(distances, n).argmin())",
+        kernelspec={"name": "deeper-layers", "display_name": "Deeper layers"},
+    )
+    written = nbformat.read(half, as_version=4)
+    written.cells[-1].outputs = [v4.new_output("stream", text="\n".join(sentences))]
+    nbformat.write(written, half)
+    dies = hand_in(tmp_path / "dies.ipynb", PRELUDE, *SOLUTIONS.values(), "import os; os._exit(3)")
+    files = [
+        str(tmp_path / "truncated.ipynb"),
+        str(tmp_path / "absent.ipynb"),
+        str(half),
+        str(dies),
+    ]
+    command = [sys.executable, grade.__file__, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [row["file"] for row in rows] == files
+    assert [row["points"] for row in rows] == ["0", "0", "20", "60"]
+    truncated, absent, of_half, of_dies = rows
+    assert truncated["trouble"].startswith("no notebook: ")
+    assert absent["trouble"].startswith("no notebook: FileNotFoundError")
+    assert of_half["angles"].startswith("Position -1 of a short text")
+    assert of_half["similarity_block"] == "right"  # its helper stands in a later cell
+    assert of_half["dropped"].startswith("half right: self_attn.layer_idx is ")
+    assert of_half["floor"].startswith("SyntaxError")
+    assert of_half["paired_error"] == "NotImplementedError"
+    assert not of_half["trouble"]
+    assert {of_dies[name] for name in checks.CHECKS} == {"right"}
+    assert of_dies["trouble"] == "code cell 7 ended Python (3): no later cell was run"
+
+
+def test_an_endless_cell_has_a_limit(tmp_path):
+    """One that can be interrupted; after it one that cannot."""
+    stubborn = "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except: pass"
+    answer = "import numpy as np\n" + SOLUTIONS["paired_error"]
+    file = hand_in(tmp_path / "endless.ipynb", "while 1: pass", answer, stubborn, "1")
+    row = grade.grade(file, seconds=2)
+    assert (row["points"], row["paired_error"]) == (10, "right")
+    assert row["trouble"] == (
+        "code cell 1: it took more than 2 s; code cell 3 did not end in 4 s: no later cell was run"
+    )
 
 
 @pytest.mark.real
