@@ -1,18 +1,23 @@
 """Every snippet of exercises/README.md runs, in its order; the paper in one file is the library."""
 
+import ast
 import re
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.evaluation import Task
 from lib.pruning import UNPRUNED, similarity_block
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
-from replication import paths
+from replication import paths, profiles
+from replication.measure import signals
 
+SMOLLM2 = profiles.PROFILES["quick"].main_model
 TEXT = (paths.ROOT / "exercises" / "README.md").read_text(encoding="utf-8")
 FIRST = re.search(r"```python\n(.+?)```", TEXT, re.DOTALL)[1]
 EXERCISES = {}  # the snippet of each, by number; None: without one
@@ -21,24 +26,54 @@ for part in re.split(r"^### ", TEXT, flags=re.MULTILINE)[1:]:
     EXERCISES[part.partition(" ")[0]] = snippet and snippet[1]
 
 
+def as_quick() -> profiles.Profile:
+    """`quick` as small as `smoke`: what it leaves out is left out, whatever that is."""
+    quick, smoke = profiles.PROFILES["quick"], profiles.PROFILES["smoke"]
+    zeros = {name: 0 for name in profiles.COUNTS & vars(quick).keys() if not vars(quick)[name]}
+    own = {"name": "quick", "folder": "quick", "needs_signal": quick.needs_signal}
+    return replace(smoke, **zeros, **own)
+
+
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
-    """What the lines that come first define, in `smoke`; results go to a folder of their own."""
+    """What the lines that come first define; results go to a folder of their own.
+
+    The tiny model of `as_quick` passes for one that can answer what quick's model can.
+    """
+    gaps = {task: gap for (model, task), gap in signals.recorded().items() if model == SMOLLM2}
+    known = {("tiny-random", task): gap for task, gap in gaps.items()}
     with pytest.MonkeyPatch.context() as patch:
         output = tmp_path_factory.mktemp("exercises")
         patch.setattr(paths, "RESULTS", output / "results")
         patch.setattr(paths, "TABLES", output / "tables")
         patch.setattr(paths, "FIGURES", output / "figures")
+        patch.setitem(profiles.PROFILES, "quick", as_quick())
+        patch.setattr(signals, "recorded", lambda: known)
         namespace = {}
-        exec(FIRST.replace('"quick"', '"smoke"'), namespace)
-        assert namespace["profile"].name == "smoke"
+        exec(FIRST, namespace)
+        assert namespace["name"] == "tiny-random"
         yield namespace
         plt.close("all")
 
 
+def shown(snippet: str, names: dict, capsys) -> str:
+    """Run a snippet as a cell: return what it prints, and its last line's value."""
+    *lines, last = ast.parse(snippet).body
+    exec(compile(ast.Module(lines, []), "snippet", "exec"), names)
+    if isinstance(last, ast.Expr):
+        value = eval(compile(ast.Expression(last.value), "snippet", "eval"), names)
+        return capsys.readouterr().out + str(value)
+    exec(compile(ast.Module([last], []), "snippet", "exec"), names)
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize("number", [number for number, code in EXERCISES.items() if code])
-def test_snippets_run(names, number):
-    exec(EXERCISES[number], dict(names))
+def test_a_snippet_shows_something_in_the_profile_it_is_set_in(names, number, capsys):
+    """And no number of it is missing: `quick` measures it, or the snippet reads the record."""
+    with pd.option_context("display.max_rows", None, "display.max_columns", None):
+        text = shown(EXERCISES[number], dict(names), capsys)
+    assert re.search(r"\d", text)
+    assert not re.search(r"\b(nan|NaN|Empty|\[\])", text), text
 
 
 def test_nano_is_the_library(small, base, tmp_path):
