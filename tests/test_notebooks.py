@@ -71,6 +71,14 @@ def test_papermill_ends_with_the_sentence_too(tmp_path):
         )
 
 
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_a_text_says_where_a_slider_moves(number):
+    """On a web page there is no kernel, and one picture stands."""
+    cells = nbformat.read(paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb", 4).cells
+    for text, cell in zip(cells, cells[1:], strict=False):
+        assert "sliders.slide(" not in cell.source or "in jupyterlab" in text.source.lower()
+
+
 @pytest.mark.parametrize("name", profiles.PROFILES)
 def test_every_size_that_a_cell_cuts_is_measured(name):
     """A share of the layers, once and twice, and what is healed: of models of every depth."""

@@ -13,7 +13,8 @@ from nbclient.exceptions import DeadKernelError
 
 from lib import evaluation
 from lib.models.registry import GatedError
-from replication import paths, tables
+from replication import paths, profiles, tables
+from replication.measure import signals
 from replication.run import execution, notebooks
 from replication.run.execution import Launch
 
@@ -30,6 +31,9 @@ def test_every_notebook_leaves_its_figures(smoke_run):
         for name in notebook.figures:
             assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
             assert len(pd.read_csv(figures / f"{name}.csv")) > 1
+        shown = nbformat.read(smoke_run / f"papermill_runs/smoke/{notebook.file}.ipynb", 4)
+        outputs = [output for cell in shown.cells for output in cell.get("outputs", [])]
+        assert not [o.text for o in outputs if "Warning" in o.get("text", "")]
     assert not list(smoke_run.rglob("*.part"))
     for name in ("figure_2", "figure_3", "figure_5", "figure_6"):
         table = pd.read_csv(figures / f"{name}.csv")
@@ -73,6 +77,21 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
     notebook.cells.pop()
     nbformat.write(notebook, tmp_path / f"{file}.ipynb")  # it ends well without its figure
     assert "without writing figure_1a.png" in execution.attempt(launch).reason
+
+
+def test_a_drawn_run_says_why_points_have_no_value(output):
+    """Two scores of a model that cannot answer, and one of a model that needs more memory."""
+    launch = Launch(notebooks.NOTEBOOKS["03"], {"PROFILE": profiles.DRAWN})
+    first, *others = launch.tables
+    statuses = ["ok", signals.NOT_ASKED, "oom", signals.NOT_ASKED]
+    rows = pd.DataFrame({"model": "m", "value": [0.5, None, None, None], "status": statuses})
+    first.parent.mkdir(parents=True)
+    rows.to_csv(first, index=False)
+    for table in others:
+        rows.head(1).to_csv(table, index=False)
+    assert execution._gaps(launch).reason == (
+        "2 points without a value: the whole model cannot answer it; 1 points without a value: oom"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -217,5 +218,7 @@ def _gaps(launch: Launch) -> Outcome:
             rows = [row for row in csv.DictReader(file) if not row.get("value")]
         gaps += [row for row in rows if row.get("status", "ok") not in ("", "ok")]
     if launch.profile == profiles.DRAWN:  # what the record lacks, nobody can add
-        return Outcome("ok", f"{len(gaps)} points without a value" * bool(gaps))
+        reasons = Counter(row["status"].removeprefix(f"{NO_ANSWER}: ") for row in gaps)
+        counted = [f"{count} points without a value: {why}" for why, count in reasons.items()]
+        return Outcome("ok", "; ".join(counted))
     return outcome_of(dict.fromkeys((row["model"], row["status"]) for row in gaps))
