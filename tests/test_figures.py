@@ -13,7 +13,8 @@ from lib import storage
 from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
 from replication.beyond import depth_probe, dose, letters, panels, repair
-from replication.figures import style
+from replication.figures import curves, style
+from replication.measure import signals
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,17 @@ def test_a_figure_of_a_model_without_rows_says_so(name):
     table = tables.read(tables_of.get(name, "unhealed"), profiles.get(profiles.DRAWN), [])
     figure = getattr(figures, f"figure_{name}")(table)
     assert [text.get_text() for text in figure.texts] == ["nothing of this is measured yet"]
+
+
+def test_what_is_left_out_stands_above_the_picture():
+    """What a model cannot answer even whole, and what has failed."""
+    columns = {"task": "mmlu", "value": np.nan, "n": 0, "chance": 0.25}
+    rows = [score(size, 0, **columns, status=signals.NOT_ASKED) for size in (0, 4)]
+    rows += [score(4, 0, **columns | {"task": "boolq"}, status="oom")]
+    assert curves.left_out(pd.DataFrame(rows)).splitlines() == [
+        "Not drawn: MMLU by letter, which m cannot answer even whole",
+        "m, BoolQ: oom",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -222,9 +222,13 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
         models = ", ".join(rows.model.map(label).unique())
         name = KINDS[task].label if task in KINDS else TASKS[task]
         tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
-    return "\n".join(
-        f"{models}, {', '.join(names)}: {status}" for (models, status), names in tasks_of.items()
-    )
+    lines = []
+    for (models, status), names in tasks_of.items():
+        line = f"{models}, {', '.join(names)}: {status}"
+        if status == UNABLE:
+            line = f"Not drawn: {', '.join(names)}, which {models} cannot answer even whole"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _panels(
