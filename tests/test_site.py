@@ -34,10 +34,16 @@ def ran(output, monkeypatch):
     error = v4.new_output("error", ename="ValueError", evalue="<why>")
     failed = v4.new_notebook(cells=[v4.new_code_cell("raise", outputs=[error])])
     nbformat.write(failed, folder / "02_pruning_curves.failed.ipynb")
-    for run in ("smoke", profiles.RECORDED):
-        figure = Figure()
-        figure.table = pd.DataFrame({"l": [1]})
-        figures.save(figure, "figure_4", profiles.get(run))
+    for run, model, width in (("smoke", "recorded: m", 3), (profiles.RECORDED, "m", 4)):
+        tables = {
+            "figure_4": (width, {"model": ["m"], "value": [0.1]}),  # this run's own
+            "figure_1a": (3, {"step": ["measure"]}),  # the same picture
+            "figure_2": (width, {"model": [model, "m"], "value": [0.5, None]}),
+        }
+        for name, (size, table) in tables.items():
+            figure = Figure(figsize=(size, 1))
+            figure.table = pd.DataFrame(table)
+            figures.save(figure, name, profiles.get(run))
 
 
 def test_finished_failed_and_missing_notebooks_are_listed(ran):
@@ -46,7 +52,8 @@ def test_finished_failed_and_missing_notebooks_are_listed(ran):
     assert "<strong>failed</strong>: ValueError: &lt;why&gt;" in index
     assert index.count("<strong>missing</strong>") == len(notebooks.NOTEBOOKS) - 2
     assert "<strong>Missing</strong>: figure_5" in index
-    assert index.count("<img") == 2  # this run's figure 4 and the recorded one
+    assert index.count("<img") == 4  # this run's figure 4, and the recorded one of three figures
+    assert index.count("The run adds nothing to the recorded picture.") == 2
     assert "no notebook has judged them" in index
 
 
@@ -73,7 +80,7 @@ def test_a_report_is_of_the_run_that_is_named(run, output, monkeypatch, capsys):
 def test_the_recorded_run_stands_next_to_no_other(ran):
     for place in (paths.RUNS, paths.FIGURES):
         shutil.copytree(place / "smoke", place / profiles.DRAWN)
-    assert site.build(profiles.DRAWN).read_text().count("<img") == 1
+    assert site.build(profiles.DRAWN).read_text().count("<img") == 3
 
 
 def test_links_lead_to_files_of_the_site(ran):

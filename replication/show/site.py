@@ -27,6 +27,7 @@ from replication import paths, profiles
 from replication.notebook import WIDGET
 from replication.profiles import DRAWN, RECORDED
 from replication.run.notebooks import FIGURES, NOTEBOOKS
+from replication.tables import RECORD
 
 INDEX = Path(__file__).with_name("index.md.j2")
 PAGE = Path(__file__).with_name("page.html.j2")
@@ -74,14 +75,29 @@ def _index(run: str, site: Path, notebooks: dict[str, NotebookNode]) -> str:
     sides = {"this run": run, "the recorded run": RECORDED}
     if run == DRAWN:
         sides.pop("this run")
+    files = {file.relative_to(site).as_posix() for file in site.rglob("*.*")}
     return Template(INDEX.read_text(encoding="utf-8")).render(
         run=run,
         sides={whose: f"figures/{folder}" for whose, folder in sides.items()},
-        files=[file.relative_to(site).as_posix() for file in site.rglob("*.*")],
+        files=files,
+        shown=files
+        - {f"figures/{run}/{name}.png" for name in FIGURES if _is_record(site, run, name)},
         figures=FIGURES,
         findings=storage.rows(FINDINGS),
         notebooks={one.file: notebooks.get(one.file) for one in NOTEBOOKS.values()},
     )
+
+
+def _is_record(site: Path, run: str, figure: str) -> bool:
+    """Return whether a run's picture shows nothing but the recorded one, which is there, too."""
+    own, recorded = (site / "figures" / folder / f"{figure}.png" for folder in (run, RECORDED))
+    if run == DRAWN or not (own.exists() and recorded.exists()):
+        return False
+    if own.read_bytes() == recorded.read_bytes():
+        return True
+    table = storage.rows(own.with_suffix(".csv"))
+    scores = [row for row in table if row.get("value") and "model" in row]
+    return bool(scores) and all(row["model"].startswith(RECORD) for row in scores)
 
 
 def _text_page(text: str) -> NotebookNode:
