@@ -57,6 +57,12 @@ def digest(target: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def listing_digest(digests: dict[str, str]) -> str:
+    """sha256 of the lines that `sha256sum` prints of files; digests: sha256 by name."""
+    lines = [f"{digest}  {name}\n" for name, digest in digests.items()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def atomic_write(target: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -168,6 +168,12 @@ def save(wrapped: PeftModel, folder: Path) -> Path:
     """Save an adapter whole or not at all; return its folder."""
     with storage.atomic_folder(folder) as part:
         wrapped.save_pretrained(part)
+        # peft would load the model before the cut, without an error, and names its folder
+        file = part / CONFIG_NAME
+        file.write_text(
+            json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": None})
+        )
+        (part / "README.md").unlink(missing_ok=True)
         (part / CUT).write_text(json.dumps(_numbers(wrapped.get_base_model())))
         shutil.rmtree(folder, ignore_errors=True)
     return folder

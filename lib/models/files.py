@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import mode
 
@@ -27,7 +28,9 @@ from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve,
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
-CHECKPOINT_FILES += ["LICENSE*", "README.md"]
+LICENCES = ["LICEN[CS]E*", "NOTICE*"]  # files, and a folder LICENSES
+BESIDE = ["README.md", *LICENCES, "*processor_config.json"]  # what a card tells, or carries on
+CHECKPOINT_FILES += BESIDE
 FORMATS = {"BF16": "bfloat16", "F16": "float16"}  # of a tensor in safetensors; any other: float32
 # what tells a model before its weights are there: an adapter, or a pooling of sentence-transformers
 ADAPTER, POOLING = "adapter_config.json", "modules.json"
@@ -84,7 +87,7 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
         return Checkpoint(source, None, _tiny_random().config)
     file = folder / "config.json"
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = registry.entries(file)
         is_qwen1 = raw.get("model_type") == qwen1.MODEL_TYPE
         config = qwen1.config(raw) if is_qwen1 else AutoConfig.from_pretrained(folder)
     except ModelError:
@@ -122,6 +125,22 @@ def is_language_model(config) -> bool:
     """
     names = config.architectures or []
     return not names or any(name.endswith(LANGUAGE_MODELS) for name in names)
+
+
+def digests(checkpoint: Checkpoint, notes: Path) -> dict[str, str]:
+    """Return the sha256 of each file that makes the model of a local folder; of any other none.
+
+    They are read once, and noted in the folder `notes` by names, sizes and times of the files.
+    """
+    if checkpoint.source.kind != "folder":
+        return {}
+    note = notes / f"{checkpoint.source.revision[:12]}.json"
+    if not note.exists():
+        own = set(chain.from_iterable(map(checkpoint.folder.glob, CHECKPOINT_FILES)))
+        own -= set(chain.from_iterable(map(checkpoint.folder.glob, BESIDE)))
+        content = {file.name: storage.digest(file) for file in sorted(own)}
+        storage.atomic_write(note, json.dumps(content).encode())
+    return json.loads(note.read_text())
 
 
 def configuration(name: str):

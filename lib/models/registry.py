@@ -185,8 +185,19 @@ def configuration(name: str) -> dict:
     file = folder / "config.json"
     if not file.exists():
         return {}
-    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw = entries(file)
     return raw.get("text_config") or raw
+
+
+def entries(file: Path) -> dict:
+    """Return the entries of a config.json. Raises ModelError if it has none."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{file} cannot be read ({error}).") from error
+    if not isinstance(raw, dict):
+        raise ModelError(f"{file} has no entries, so it describes no model: fetch it again.")
+    return raw
 
 
 def label(name: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 
 from lib.prune.options import Options
 
@@ -47,6 +48,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    out = ""
     try:
         given = vars(arguments().parse_args(argv))
         out = given.pop("out")
@@ -54,8 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lib.prune import card, steps  # here, since they load torch
 
         record = steps.prune(options, out)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, KeyboardInterrupt) as error:
+        if any(Path(f"{out}.work").expanduser().glob("*/*")):
+            print(f"What is done lies in {out}.work: the same command goes on from there.")
+            print("Delete that folder if you do not want this.", flush=True)
+        print(str(error) or "Interrupted.", file=sys.stderr)
         return 2
     print(f"{out}, in {record['dtype']}\n\n{card.table(record)}")
     return 0

@@ -1,62 +1,149 @@
 """The results of a call as a model card: `card.md.j2`, `table.md.j2`."""
 
 import json
-import shutil
-from itertools import chain
+import shlex
+import subprocess
+from dataclasses import dataclass, fields
+from fnmatch import fnmatch
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import yaml
 from huggingface_hub import metadata_load
 from jinja2 import Environment, FileSystemLoader
 from transformers import AutoConfig
 
+from lib import paths, storage
 from lib.evaluation import weighted_mean
-from lib.models import registry
+from lib.models import files, registry
 from lib.models.files import Checkpoint
-from lib.prune.options import Options
+from lib.prune.options import TASKS, Options
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
-CARRIED = ["LICEN[CS]E*", "NOTICE*"]  # of the base model's files
-PROCESSORS = ["*processor_config.json"]  # of images
+PROCESSORS = "*processor_config.json"  # of images
 KINDS = ("layer_types", "no_rope_layers")  # lists in config.json of what each layer does
+LICENCE = ("license", "license_name", "license_link")  # entries of a front matter
+LLAMA_CPP = storage.rows(Path(__file__).with_name("llama_cpp.csv"))  # what it makes of cut models
 
 
-def write(options: Options, checkpoint: Checkpoint, results: dict, weights: Path) -> dict:
+@dataclass(frozen=True)
+class Base:
+    """What a card tells of the base model, read before anything is computed."""
+
+    name: str
+    licence: dict  # entries of the front matter; none where it is not known
+    files: dict[str, bytes]  # what goes with the weights, by its place: licences, a processor
+    unread: list[str]  # sentences on what could not be read
+
+
+def read_base(model: str, folder: Path | None) -> Base:
+    """Read what lies beside the weights; what cannot be read is unknown, and said to be so."""
+    name = registry.canonical(model).split("/")[-1]
+    licence, carried, unread = {}, {}, []
+    try:
+        licence = _licence(model, folder)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        unread.append(f"The licence in the README.md of {name} cannot be read ({reason}).")
+    for pattern in [*files.LICENCES, PROCESSORS] if folder else []:
+        for file in [*folder.glob(pattern), *folder.glob(f"{pattern}/**/*")]:
+            place = file.relative_to(folder).as_posix()
+            try:
+                if not file.is_dir():
+                    carried[place] = file.read_bytes()
+            except OSError as error:
+                unread.append(f"{place} of {name} cannot be read ({error.strerror}).")
+    return Base(name, licence, carried, unread)
+
+
+def _licence(model: str, folder: Path | None) -> dict:
+    """Return the licence of a model: of a known one by our table, else as its own card says."""
+    if known := registry.known(model):
+        name = known.licence.lower().replace(" community", "").replace(" ", "")
+        return {} if name in ("none", "tongyiqianwen") else {"license": name}
+    card = folder and folder / "README.md"
+    entries = (metadata_load(card) if card and card.exists() else None) or {}
+    return {name: entries[name] for name in LICENCE if entries.get(name)}
+
+
+def write(
+    options: Options, checkpoint: Checkpoint, base: Base, results: dict, weights: Path
+) -> dict:
     """Put a card beside the weights, and the record: of the model, and what `results` holds."""
-    record = dict(results)
-    versions, recipe = record["versions"], record.pop("recipe", None)
+    versions = results["versions"]
     left = AutoConfig.from_pretrained(weights)
     is_text_only = left.model_type != checkpoint.config.model_type
-    if folder := checkpoint.folder:  # random weights come from none
-        carried = CARRIED if is_text_only else CARRIED + PROCESSORS
-        for file in chain.from_iterable(map(folder.glob, carried)):
-            shutil.copy(file, weights)
+    for place, content in base.files.items():
+        if not (is_text_only and fnmatch(place, PROCESSORS)):
+            (weights / place).parent.mkdir(exist_ok=True, parents=True)
+            (weights / place).write_bytes(content)
     before, after = (config.get_text_config(decoder=True) for config in (checkpoint.config, left))
-    record |= {  # with no path of this machine: it may be published
+    record = results | {  # with no path of this machine: it may be published
         "base": registry.hub_id(options.model),
-        "licence": licence(options.model, folder),
-        "revision": checkpoint.source.revision,
+        "licence": base.licence,
         "dtype": checkpoint.dtype,
         "n": {task: len(values) for task, (values, _) in versions[0]["scores"].items()},
         "is_text_only": is_text_only,
         "moved": [name for name in KINDS if is_moved(name, before, after)],
         "versions": [compared(version, versions[0]) for version in versions],
+        "keeps_config": bool(checkpoint.folder) and not checkpoint.is_qwen1,
+        "command": command(options, base.name),
+        "software": software(),
     }
-    card = TEMPLATES.get_template("card.md.j2").render(
-        record, options=options, recipe=recipe, config=left
-    )
+    card = render(record, options, base, left)
     (weights / "README.md").write_text(card, encoding="utf-8")
-    (weights / "prune.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    entries = json.dumps(record, indent=1, default=str)  # a front matter may have a date
+    (weights / "prune.json").write_text(entries, encoding="utf-8")
     return record
 
 
-def licence(model: str, folder: Path) -> str | None:
-    """Return the licence of a model: of a known one by our table, else as its own card says."""
-    if known := registry.known(model):
-        return known.licence
-    card = folder / "README.md"
-    metadata = metadata_load(card) if card.exists() else None
-    return (metadata or {}).get("license")
+def render(record: dict, options: Options, base: Base, config) -> str:
+    """Return the card. config: of the model that was written."""
+    front = {"base_model": record["base"]} if record["base"] else {}
+    front |= base.licence | {"library_name": "transformers"}
+    front["tags"] = ["pruned", "healed"] if options.heal else ["pruned"]
+    text, layers = config.get_text_config(decoder=True), record["versions"][0]["layers"]
+    rows = [row for row in LLAMA_CPP if row["family"] == text.model_type]
+    return TEMPLATES.get_template("card.md.j2").render(
+        record,
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
+        options=options,
+        asked=TASKS,
+        name=base.name,
+        unread=base.unread,
+        config=config,
+        text=text,
+        # a row of this number of layers comes before one of any number
+        llama=max(
+            (row for row in rows if row["layers"] in ("", str(layers))),
+            key=lambda row: row["layers"],
+            default=None,
+        ),
+    )
+
+
+def command(options: Options, name: str) -> str:
+    """Return the command that repeats a call, with no path of this machine."""
+    words = {"MODEL": registry.hub_id(options.model) or name, "OUT": "smaller"}
+    for option in fields(options)[1:]:
+        value = getattr(options, option.name)
+        if value != option.default or option.name in ("seed", "limit"):
+            words[option.name.upper()] = value
+    if options.texts:
+        words["TEXTS"] = options.texts.split("/")[-1]
+    return " ".join(["make prune", *(f"{key}={shlex.quote(f'{words[key]}')}" for key in words)])
+
+
+def software() -> dict[str, str]:
+    """Return the versions of what computed; ours also by its commit, in a checkout."""
+    versions = {name: metadata.version(name) for name in ("torch", "transformers")}
+    git = ["git", f"--git-dir={paths.ROOT}/.git", "rev-parse", "--short", "HEAD"]
+    try:
+        own = subprocess.check_output(git, text=True, stderr=subprocess.DEVNULL).strip()
+    except (OSError, subprocess.CalledProcessError):  # an installed package
+        own = metadata.version("deeper-layers")
+    return versions | {"deeper-layers": own}
 
 
 def is_moved(name: str, before, after) -> bool:

@@ -1,23 +1,30 @@
 """`prune`, and its steps: check, choose, map, heal, save."""
 
 import math
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 from filelock import FileLock, Timeout
 
+from lib import storage
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
 from lib.healing import heal, linear, lora, packing
-from lib.models import files, layers, loading
+from lib.models import files, layers, loading, registry
 from lib.models.decoder import decoder_layers
 from lib.prune import card
 from lib.prune.options import FITTED, JUDGING, MAX_TOKENS, TEXTS, Options
 from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import check_rows, sweep
+
+ADAPTERS = 10  # of this size on the disk: itself, and three checkpoints with two moments
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Work:
     options: Options
     tasks: list[Task]
     folder: Path  # of the healing and the new weights
-    results: dict  # "versions", a list; then "block", and "map" and "recipe" if there are any
+    results: dict  # "versions", a list; then "block", and "map" and "healing" if there are any
 
     def load(self, name: str | Path):
         """Load a model to measure and heal it, in the format in which that is fast."""
@@ -64,24 +71,82 @@ def prune(options: Options, out: str | Path) -> dict:
     Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
     out = Path(out).expanduser()
+    check_out(options, out)
+    checkpoint, tasks = check(options), options.scored()
+    base = card.read_base(options.model, checkpoint.folder)
+    with work_folder(out) as folder:
+        print(*base.unread, f"What is done is kept in {folder}.", sep="\n", flush=True)
+        digests = files.digests(checkpoint, folder)
+        revision = storage.listing_digest(digests) if digests else checkpoint.source.revision
+        own = folder / options.key(revision)
+        if not (own / "weights").exists():
+            check_room(options, checkpoint, out)
+        work = Work(options, tasks, own, {"revision": revision, "files": digests, "versions": []})
+        block, adapter = cut(work)
+        loading.release()  # before the original weights are read
+        weights = save(work, block, adapter, checkpoint.dtype)
+        work.score(*work.load(weights), {"saved": UNPRUNED})
+        record = card.write(options, checkpoint, base, work.results, weights)
+        weights.rename(out)
+        return record
+
+
+def check_out(options: Options, out: Path) -> None:
+    """Raise ValueError or OSError where the smaller model may not be written."""
+    source, place = registry.resolve(options.model), out.resolve()
+    base = Path(source.location)
+    if source.kind in ("folder", "gguf"):
+        if place.is_relative_to(base) or base.is_relative_to(place):
+            raise ValueError(
+                f"OUT={out} is MODEL, or lies in its folder, or holds it: choose another OUT."
+            )
     if out.exists():
         raise FileExistsError(f"{out} exists: delete it, or choose another OUT.")
-    checkpoint, tasks = check(options), options.scored()
+    if out.is_symlink():
+        raise FileExistsError(f"OUT={out} is a link to nothing: choose another OUT.")
+
+
+@contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """Make OUT.work, and let no other call write there. Raises OSError if that cannot be."""
     folder = Path(f"{out}.work")
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0)
     try:
-        with FileLock(folder / "lock", timeout=0):
-            own = folder / options.key(checkpoint.source.revision)
-            work = Work(options, tasks, own, {"versions": []})
-            block, adapter = cut(work)
-            loading.release()  # before the original weights are read
-            weights = save(work, block, adapter, checkpoint.dtype)
-            work.score(*work.load(weights), {"saved": UNPRUNED})
-            record = card.write(options, checkpoint, work.results, weights)
-            weights.rename(out)
-            return record
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout as error:
         raise OSError(f"Another call writes OUT={out}: wait for it, or choose another.") from error
+    except OSError as error:
+        raise OSError(
+            f"OUT={out} cannot be written ({error.strerror}): choose another OUT."
+        ) from error
+    with lock:
+        yield folder
+
+
+def check_room(options: Options, checkpoint: files.Checkpoint, out: Path) -> None:
+    """Raise OSError where a disk has no room for the weights: those of the hub, and the new ones.
+
+    And for a healing: adapters, each with two moments in each of its checkpoints.
+    """
+    config, num_layers = checkpoint.config, checkpoint.num_layers
+    number = config.dtype.itemsize if config.dtype else 2  # bytes
+    smaller = layers.meta_model(layers.pruned_config(config, range(options.layers, num_layers)))
+    needed = {out.parent: smaller.num_parameters() * number}
+    if options.heal:
+        recipe = options.recipe(smaller.num_parameters(), on_cpu=True)
+        matrices = [p for p in decoder_layers(smaller).parameters() if p.ndim == 2]
+        needed[out.parent] += ADAPTERS * recipe.rank * 4 * sum(sum(p.shape) for p in matrices)
+    if checkpoint.source.kind == "hub" and not any(checkpoint.folder.glob("*.safetensors")):
+        whole = layers.meta_model(config)
+        needed[Path(huggingface_hub.constants.HF_HUB_CACHE)] = whole.num_parameters() * number
+    for place, size in needed.items():
+        free = shutil.disk_usage(place).free
+        if size > free:
+            raise OSError(
+                f"{size / 1e9:.3g} GB are needed in {place.absolute()}, and {free / 1e9:.3g} GB "
+                "are free: make room there, or choose another OUT."
+            )
 
 
 def check(options: Options) -> files.Checkpoint:
@@ -89,7 +154,7 @@ def check(options: Options) -> files.Checkpoint:
 
     Raises ValueError for what cannot be cut, or has too short a context.
     """
-    checkpoint = files.open_checkpoint(options.model, files.CONFIGURATION)
+    checkpoint = files.open_checkpoint(options.model, files.CONFIGURATION + files.BESIDE)
     layers.check(checkpoint.config)
     Block(options.start or 0, options.layers).kept(checkpoint.num_layers)
     text = checkpoint.config.get_text_config(decoder=True)
@@ -223,7 +288,8 @@ def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
         healed = heal(model, tokenizer, recipe, work.folder / "healing")
     if healed.status != "ok":
         raise RuntimeError(f"The healing ended as {healed.status}: choose a lower LR.")
-    work.results["recipe"] = recipe
+    facts = {"real_tokens": healed.real_tokens, "epochs": healed.epochs}
+    work.results["healing"] = asdict(recipe) | {"source": ""} | facts  # with no path
     return healed.adapter
 
 
