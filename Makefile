@@ -144,7 +144,7 @@ test-all: $(INSTALLED_ALL)  ## these, and those on the embedded model and agains
 LOWEST := .venv/lowest/bin
 nightly: $(INSTALLED)  ## the tests with the lowest versions that pyproject.toml allows (20 minutes; 6.5 GB below .venv)
 	$(PIP) uv
-	$(BIN)/python -m uv venv --quiet --clear --python $(BIN)/python .venv/lowest
+	$(BIN)/python -m uv venv --quiet --clear --seed --python $(BIN)/python .venv/lowest
 	$(BIN)/python -m uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct -e '.[dev]'
 	$(subst $(BIN),$(LOWEST),$(TEST)) -m "not real"
 

@@ -25,8 +25,25 @@ from lib.models import layers, sizes
 
 TOKENS = 512  # of the document: about as many as one of C4 has
 RECIPE = Recipe(steps=1, max_tokens=TOKENS, learning_rate=0, rank=1, warmup_steps=0)
-EXPERTS = {torch.ops.aten._grouped_mm: lambda x, w, *_, **__: 2 * x[0] * x[1] * w[-1]}
-NO_BYTES = {*flop_registry, *EXPERTS, torch.ops.aten._unsafe_view}  # products, and a view
+
+
+def _attention_flops(products: int, query: tuple, key: tuple) -> int:
+    """Return the FLOPs of so many products of the size of queries by keys, from two shapes.
+
+    Several heads of queries may share one of keys, which PyTorch counts from 2.12 on.
+    """
+    batch, heads, length, width = query
+    return 2 * products * batch * heads * length * width * key[-2]
+
+
+FLASH = torch.ops.aten._scaled_dot_product_flash_attention
+FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_backward
+FLOPS = {  # of kernels, from the shapes of what they are given
+    torch.ops.aten._grouped_mm: lambda x, w, *_, **__: 2 * x[0] * x[1] * w[-1],
+    FLASH: lambda query, key, *_, **__: _attention_flops(2, query, key),
+    FLASH_BACKWARD: lambda _, query, key, *__, **___: _attention_flops(5, query, key),
+}
+NO_BYTES = {*flop_registry, *FLOPS, torch.ops.aten._unsafe_view}  # products, and a view
 
 
 class LayerCosts(NamedTuple):
@@ -81,7 +98,7 @@ def _of_token(model, trains: bool = False) -> np.ndarray:
         kernels_of_a_gpu(),
         torch.set_grad_enabled(trains),
         lora.new_lora(model, RECIPE) if trains else nullcontext(model) as run,
-        FlopCounterMode(display=False, custom_mapping=EXPERTS) as products,
+        FlopCounterMode(display=False, custom_mapping=FLOPS) as products,
         CountBytes([ids, *run.bfloat16().train(trains).parameters(), *run.buffers()]) as others,
     ):
         norms.fuse_norms(model)
@@ -138,8 +155,7 @@ def kernels_of_a_gpu() -> Iterator[None]:
 
 
 def _attention(query, key, value, *_, scale: float | None = None, **__) -> torch.Tensor:
-    attend = torch.ops.aten._scaled_dot_product_flash_attention
-    return attend(query, key, value, is_causal=True, scale=scale)[0]
+    return FLASH(query, key, value, is_causal=True, scale=scale)[0]
 
 
 def _rms_norm(module, x: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ def cut_panels(drawn: pd.DataFrame, looks: Mapping[str, dict], table: pd.DataFra
     """
     measured = drawn[drawn.value.notna()]
     pruned = measured[measured.block_size > 0]
-    places = list(pruned.groupby(["row", "column"], sort=False).groups)
+    places = list(dict.fromkeys(zip(pruned.row, pruned.column, strict=True)))  # in their order
     if not places:
         return nothing_measured(table)
     with plt.rc_context(STYLE):
