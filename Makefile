@@ -142,11 +142,12 @@ test-all: $(INSTALLED_ALL)  ## these, and those on the embedded model and agains
 	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
 LOWEST := .venv/lowest/bin
-nightly: $(INSTALLED)  ## the tests with the lowest versions that pyproject.toml allows (20 minutes; 6.5 GB below .venv)
+nightly: $(INSTALLED)  ## the tests with the lowest versions that pyproject.toml allows (20 minutes; 6.5 GB below .venv), then every family of decoders (lib/models/families.csv, 7 minutes)
 	$(PIP) uv
 	$(BIN)/python -m uv venv --quiet --clear --seed --python $(BIN)/python .venv/lowest
 	$(BIN)/python -m uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct -e '.[dev]'
 	$(subst $(BIN),$(LOWEST),$(TEST)) -m "not real"
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m scripts.families
 
 gpu: $(INSTALLED)  ## the first thing to run on a GPU: all of it, measured next to the plan (10 minutes)
 	HF_HUB_OFFLINE=1 TQDM_DISABLE=1 $(BIN)/python -m benchmarks.gpu $(if $(TINY),--tiny)

@@ -1,13 +1,21 @@
-"""Which families of decoders can be cut: `python -m scripts.families` says it in a table.
+"""Which families of decoders can be cut: `python -m scripts.families` makes the table anew.
 
 Of every causal decoder of the installed transformers it makes a tiny model with random weights, and
-saves it as it is published. Its map, a cut in the middle, saving and reading it again are tried;
-the logits must be those of the whole model whose dropped layers hand their input on. Encoders, also
-with a decoder, are left out. The table is lib/models/families.csv; families that are in it are not
-tried again.
+saves it as it is published. Encoders, also with a decoder, are left out. The table is
+lib/models/families.csv; it has "yes", or why not:
+
+- cut: its distances are measured, and a block is dropped. The logits are those of the whole model
+  whose dropped layers hand their input on.
+- reloaded: they still are if transformers reads the saved checkpoint.
+- joined: a healing joins documents in one row; else it pads them.
+- folded: a map can be folded into a layer before the cut; else REPAIR=map ends with a sentence.
+
+Rows that changed are printed, and then the exit status is 1: seven minutes of one core.
 """
 
 import multiprocessing
+import sys
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from unittest import mock
 
@@ -15,17 +23,22 @@ import pandas as pd
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto import modeling_auto as auto
+from transformers.utils import logging as transformers_logging
 
 from lib import paths
 from lib.blocks import Block
+from lib.healing import attention, linear
 from lib.models import files, layers, loading
 from lib.models.decoder import decoder_layers
 from lib.models.registry import ModelError
-from lib.pruning import save_pruned
+from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances
 
 TABLE = paths.ROOT / "lib" / "models" / "families.csv"
+COLUMNS = ("cut", "reloaded", "joined", "folded")
+YES, NO = "yes", "no"
 BLOCK = Block(3, 2)
+TEXTS, TOKENS = 2, 12
 SECONDS = 600
 SIZES = {  # the names that configurations have for them
     128: "vocab_size unpadded_vocab_size max_position_embeddings n_positions mamba_d_ssm",
@@ -39,48 +52,110 @@ SIZES = {  # the names that configurations have for them
     " num_local_experts n_routed_experts zero_expert_num linear_num_value_heads",
     2: "num_key_value_heads num_experts_per_tok num_experts_per_token moe_topk"
     " linear_num_key_heads eos_token_id",
-    1: "n_group topk_group depth bos_token_id n_shared_experts",
+    1: "n_group num_expert_group topk_group depth bos_token_id n_shared_experts",
     0: "pad_token_id",
+}
+OF_LATENT_ATTENTION = {"num_key_value_heads": 4}  # where each head has keys and values of its own
+OF_FAMILY = {  # what the number of layers does not change in a configuration
+    "gpt_neo": {"attention_types": [[["global", "local"], 4]]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4},
+    "nemotron_h": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"] * 2},
+    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 4},
+    "zaya": {"num_experts_per_tok": 1},
 }
 
 
-def tiny(config_class):
+def tiny(config_class, **changes):
     """Return a configuration of small sizes, as far as it and its parts have them."""
     default, own = config_class(), {}
     for size, names in SIZES.items():
         own |= {name: size for name in names.split() if name in vars(default)}
+    if "kv_lora_rank" in own:
+        own |= OF_LATENT_ATTENTION
     for name in default.sub_configs:
         if part := getattr(default, name):
             own[name] = tiny(type(part)).to_dict()
-    return config_class(**own)
+    return config_class(**own | OF_FAMILY.get(default.model_type, {}) | changes)
 
 
-def outcome(family: str) -> str:
-    """Return "ok". Raises ModelError for a refusal, and anything else for what is none."""
-    kind = AutoModelForCausalLM
+def kind(family: str):
+    """Return the class of transformers that makes a model of a family, with its vision if any."""
     if family in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        kind = AutoModelForImageTextToText
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
+
+
+def tiny_model(family: str, **changes):
+    """Return a model in whose layers weights and biases do something; changes: of its sizes."""
+    torch.manual_seed(0)
+    model = kind(family).from_config(tiny(CONFIG_MAPPING[family], **changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            else:
+                parameter.normal_(std=0.1)
+    return model
+
+
+def outcome(family: str) -> dict[str, str]:
+    """Return a row of the table without its name. Raises ModelError where nothing can be tried."""
     try:
         config = tiny(CONFIG_MAPPING[family])
         with torch.device("meta"):
-            kind.from_config(config)
+            kind(family).from_config(config)
     except Exception as error:  # whatever transformers stumbles over
         raise ModelError(f"Not tried: no tiny model can be made ({error!r}).") from error
     layers.check(config)
-    ids = torch.randint(3, 100, (2, 12))
     tokenizer = files.tokenizer("smollm2-135m")
-    with TemporaryDirectory() as folder, torch.inference_mode():
-        kind.from_config(config).save_pretrained(f"{folder}/whole")
+    with TemporaryDirectory() as folder:
+        tiny_model(family).save_pretrained(f"{folder}/whole")
         with mock.patch.object(files.Checkpoint, "tokenizer", lambda checkpoint: tokenizer):
             whole, _ = loading.load(f"{folder}/whole", dtype="float32")
-        block_distances(whole, [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
-        save_pruned(whole, tokenizer, BLOCK, f"{folder}/cut")
-        saved = AutoModelForCausalLM.from_pretrained(f"{folder}/cut")
-        for layer in decoder_layers(whole)[BLOCK.start : BLOCK.stop]:
-            layer.register_forward_hook(hand_on, with_kwargs=True)
-        smaller, expected = (model(ids, use_cache=False).logits for model in (saved, whole))
-        torch.testing.assert_close(smaller, expected)
-    return "ok"
+        steps = {
+            "cut": lambda: cut(whole),
+            "reloaded": lambda: reloaded(whole, tokenizer, f"{folder}/cut"),
+            "joined": lambda: attention.can_join_documents(whole, TOKENS),
+            "folded": lambda: linear.can_fold(whole, BLOCK.start - 1),
+        }
+        return {column: in_words(step) for column, step in steps.items()}
+
+
+def cut(whole) -> bool:
+    """Drop a block. Raises AssertionError for other logits than expected."""
+    ids = example()
+    block_distances(whole, [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}])
+    with dropped(whole, BLOCK), torch.inference_mode():
+        logits = whole(ids, use_cache=False).logits
+    torch.testing.assert_close(logits, expected_logits(whole, ids))
+    return True
+
+
+def reloaded(whole, tokenizer, folder: str) -> bool:
+    """Save the model without a block, and read it. Raises AssertionError for other logits."""
+    save_pruned(whole, tokenizer, BLOCK, folder)
+    saved, ids = AutoModelForCausalLM.from_pretrained(folder), example()
+    with torch.inference_mode():
+        logits = saved(ids, use_cache=False).logits
+    torch.testing.assert_close(logits, expected_logits(whole, ids))
+    return True
+
+
+def example() -> torch.Tensor:
+    """Return token ids of texts, always the same."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(3, 100, (TEXTS, TOKENS), generator=draw)
+
+
+@torch.inference_mode()
+def expected_logits(whole, ids: torch.Tensor) -> torch.Tensor:
+    """Return the logits of the whole model, the layers of whose block hand their input on."""
+    block = decoder_layers(whole)[BLOCK.start : BLOCK.stop]
+    hooks = [layer.register_forward_hook(hand_on, with_kwargs=True) for layer in block]
+    logits = whole(ids, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    return logits
 
 
 def hand_on(layer, args, kwargs, output):
@@ -89,29 +164,56 @@ def hand_on(layer, args, kwargs, output):
     return state if isinstance(output, torch.Tensor) else (state, *output[1:])
 
 
-def attempt(family: str) -> str:
-    """Return the outcome of a family, or in a sentence why there is none."""
+def in_words(step: Callable[[], bool]) -> str:
+    """Return "yes" or "no", or in a sentence why there is no answer."""
     try:
-        return outcome(family)
+        return YES if step() else NO
     except ModelError as error:
         return str(error)
     except Exception as error:  # a bug, here or in transformers
         return f"error: {error!r}"
 
 
+def attempt(family: str) -> dict[str, str]:
+    """Return a row of the table without its name; if nothing can be tried, `cut` says why."""
+    try:
+        return outcome(family)
+    except ModelError as error:
+        return {"cut": str(error)}
+    except Exception as error:  # a bug, here or in transformers
+        return {"cut": f"error: {error!r}"}
+
+
+def attempt_apart(family: str) -> dict[str, str]:
+    """Try a family in a process of its own, which it may end."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        try:
+            return pool.apply_async(attempt, [family]).get(SECONDS)
+        except multiprocessing.TimeoutError:
+            return {"cut": f"error: not done after {SECONDS} seconds"}
+
+
+def read() -> pd.DataFrame:
+    """Return the table: a row a family, a column each of COLUMNS; empty where not tried."""
+    return pd.read_csv(TABLE, index_col="family", keep_default_na=False)
+
+
 def main() -> None:
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     encoders = (
         auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES | auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     )
-    known = dict(pd.read_csv(TABLE).values)
-    for family in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        if family not in encoders | known:
-            with multiprocessing.get_context("fork").Pool(1) as pool:  # one may end its process
-                try:
-                    known[family] = pool.apply_async(attempt, [family]).get(SECONDS)
-                except multiprocessing.TimeoutError:
-                    known[family] = f"error: not done after {SECONDS} seconds"
-            pd.Series(known, name="outcome").rename_axis("family").to_csv(TABLE)
+    families = sorted(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - encoders.keys())
+    rows = {family: attempt_apart(family) for family in families}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).fillna("")
+    before = read().reindex(table.index.union(read().index), columns=COLUMNS)
+    after = table.reindex(before.index)
+    changed = before.index[(before.fillna("") != after.fillna("")).any(axis=1)]
+    for family in changed:
+        print(f"{family}: {list(before.loc[family])} -> {list(after.loc[family])}")
+    table.rename_axis("family").to_csv(TABLE)
+    sys.exit(f"{TABLE}: {len(changed)} rows changed." if len(changed) else 0)
 
 
 if __name__ == "__main__":

@@ -55,12 +55,16 @@ def figures(of_paper: bool) -> str:
 
 
 def families() -> str:
-    """How many families of decoders can be cut."""
-    outcomes = [row["outcome"] for row in storage.rows(FAMILIES)]
-    outcomes = [outcome for outcome in outcomes if not outcome.startswith("Not tried")]
+    """How many families of decoders can be cut, joined and folded."""
+    rows = [row for row in storage.rows(FAMILIES) if not row["cut"].startswith("Not tried")]
+    cut, joined, folded = (
+        sum(row[column] == "yes" for row in rows) for column in ("cut", "joined", "folded")
+    )
     return (
-        f"  Tiny models of {len(outcomes)} families were tried: {outcomes.count('ok')} can be cut; "
-        "[the table](models/families.csv) says why the others cannot.\n"
+        f"  Tiny models of {len(rows)} families are tried each night: {cut} can be cut; "
+        f"a healing joins documents of {joined} in one row, and pads the others; {folded} can have "
+        "a map folded in. [The table](models/families.csv) says which, and why others cannot be "
+        "cut.\n"
     )
 
 

@@ -59,7 +59,7 @@ def peak(name: str, budget: memory.ActivationBudget) -> int:
     with (
         counting.kernels_of_a_gpu(),
         mock.patch.object(functional, "linear", in_16_bits),
-        attention.isolated_documents(model, max(LENGTHS)),
+        attention.attending_within_documents(model),
         lora.new_lora(model, profiles.recipe(name, PAPER)) as wrapped,
         counting.CountBytes([*wrapped.parameters(), *wrapped.buffers()]) as held,
         memory.recomputing(model, budget),

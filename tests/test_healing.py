@@ -99,7 +99,9 @@ def test_no_gradient_goes_before_the_first_layer(memory, llama, tmp_path):
         needed[l] = x.requires_grad
 
     with lora.new_lora(llama, recipe) as wrapped, residual_stream(llama, note):
-        training._train(wrapped, None, [{"documents": [[5, 6, 7]]}], recipe, tmp_path, 1, budget)
+        sequences = [{"documents": [[5, 6, 7]]}]
+        collate = packing.collator(False)
+        training._train(wrapped, collate, sequences, recipe, tmp_path, 1, budget)
         learnt = [p.any() for n, p in wrapped.named_parameters() if "lora_B" in n]
     assert learnt and all(learnt)
     assert needed == {l: l > 3 for l in range(LAYERS + 1)}
@@ -302,6 +304,25 @@ def test_kill_minus_nine_and_a_damaged_checkpoint(base, small, undisturbed, tmp_
     assert weights(heal(base, folder)) == weights(undisturbed)
 
 
+def test_a_kill_loses_a_quarter_of_an_hour_at_most(base, tmp_path, monkeypatch):
+    """However many steps there are; a step takes 400 s by this clock. Two checkpoints are kept."""
+    clock, saved = SimpleNamespace(now=0), [0]
+    on_save = training.CheckpointCallback.on_save
+
+    def note_save(self, args, *rest, **kwargs):
+        on_save(self, args, *rest, **kwargs)
+        saved.append(clock.now)
+        assert len(list(tmp_path.glob("checkpoint-*"))) <= 2
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(training, "CHECKPOINTS", 1)
+    monkeypatch.setattr(training.CheckpointCallback, "on_save", note_save)
+    at_each_pass(monkeypatch, lambda inputs: setattr(clock, "now", clock.now + 400))
+    healed = heal(base, tmp_path, replace(START, steps=10))
+    assert healed.seconds == 10 * 400
+    assert saved == [0, 1200, 2400, 3600, 4000]
+
+
 def test_a_folder_that_has_another_healing_is_refused(base, tmp_path):
     """Of another recipe, or of another number of layers."""
     heal(base, tmp_path)
@@ -399,6 +420,36 @@ def test_a_resumed_healing_keeps_its_micro_batch_or_warns(base, tmp_path, monkey
     assert (healed.status, healed.micro_batch) == ("ok", 2)
     assert sizes == [4] + [2] * (2 * recipe.batch // 2)
     assert "Memory ended with 4 sequences at a time." in caplog.messages
+
+
+def test_model_and_settings_come_back_as_they_were(base, tmp_path, monkeypatch, ids):
+    """Also after an error. Determinism is torch's, and for the training only; nothing is filled."""
+
+    def deterministic() -> tuple[bool, bool]:
+        fills = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.are_deterministic_algorithms_enabled(), fills
+
+    def state() -> tuple:
+        flags = [(name, p.requires_grad) for name, p in model.named_parameters()]
+        config = model.config.to_dict(), model.config._attn_implementation
+        attributes = model.training, hasattr(model, "peft_config"), config
+        return dict(model.named_modules()), flags, attributes, deterministic(), dict(os.environ)
+
+    def fail(inputs):
+        assert deterministic() == (True, False)
+        raise ValueError("inside")
+
+    model, _ = base
+    heal(base, tmp_path / "warm", replace(RECIPE, steps=1))  # Trainer sets variables of its own
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before, logits = state(), model(ids).logits
+    heal(base, tmp_path / "fine", replace(RECIPE, steps=1))
+    assert state() == before
+    at_each_pass(monkeypatch, fail)
+    with pytest.raises(ValueError, match="inside"):
+        heal(base, tmp_path / "broken")
+    assert state() == before and not deterministic()[0]
+    assert torch.equal(model(ids).logits, logits)
 
 
 # ---- adapters ------------------------------------------------------------------------------

@@ -113,21 +113,32 @@ def test_config_json_stays_that_of_the_base_but_for_the_cut(name, ids, tmp_path)
         assert torch.equal(logits(plain, ids), logits(whole, ids))
 
 
-def test_what_transformers_5_does_not_read_follows_the_cut(tmp_path):
-    """A letter for each layer, and their number, in a config.json of Nemotron-H."""
-    raw = {"model_type": "nemotron_h", "num_hidden_layers": 4, "hybrid_override_pattern": "ME*-"}
+OF_LAYERS = {  # a letter for each layer; kinds of layers, and how often in turn
+    "nemotron_h": (
+        {"num_hidden_layers": 4, "hybrid_override_pattern": "ME*-"},
+        {"num_hidden_layers": 3, "hybrid_override_pattern": "M*-"}
+        | {"layers_block_type": ["linear_attention", "full_attention", "mlp"]},
+    ),
+    "gpt_neo": (
+        {"num_layers": 4, "attention_types": [[["global", "local"], 2]]},
+        {"num_layers": 3, "attention_types": [[["global", "global", "local"], 1]]}
+        | {"attention_layers": ["global", "global", "local"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("family", OF_LAYERS)
+def test_what_is_said_of_each_layer_follows_the_cut(family, tmp_path):
+    """Though transformers 5 does not read it, or by another rule."""
+    entries, expected = OF_LAYERS[family]
+    raw = {"model_type": family} | entries
     base, cut = tmp_path / "base", tmp_path / "cut"
     base.mkdir()
     (base / "config.json").write_text(json.dumps(raw))
     pruned_config(AutoConfig.from_pretrained(base), [0, 2, 3]).save_pretrained(cut)
     keep_configuration(base, cut)
     own = json.loads((cut / "config.json").read_text())
-    assert own == raw | {
-        "num_hidden_layers": 3,
-        "hybrid_override_pattern": "M*-",
-        "layers_block_type": ["linear_attention", "full_attention", "mlp"],
-        "layer_numbers": [0, 2, 3],
-    }
+    assert own == raw | expected | {"layer_numbers": [0, 2, 3]}
 
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "config.json"])

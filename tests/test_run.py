@@ -59,21 +59,30 @@ def test_no_score_of_few_questions_is_drawn(smoke_run):
     assert drawn > 500
 
 
+TOKEN = "hf_ThisTokenMustNotBeShown"
+
+
 def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
+    """Without the hub's token, which it prints and raises."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
     kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
     cells = [
         nbformat.v4.new_code_cell("PROFILE = 'smoke'", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("raise ValueError('the reason\\nand more')"),
+        nbformat.v4.new_code_cell("import os\nprint(os.environ['HF_TOKEN'])"),
+        nbformat.v4.new_code_cell(
+            "raise ValueError(f'{os.environ[\"HF_TOKEN\"]}: why\\nand more')"
+        ),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     file = notebooks.NOTEBOOKS["01"].file
     nbformat.write(notebook, tmp_path / f"{file}.ipynb")
     launch = Launch(notebooks.NOTEBOOKS["01"], {"PROFILE": "smoke"})
     outcome = execution.attempt(launch)
-    assert (outcome.status, outcome.reason) == ("failed", f"{file}.ipynb failed: the reason")
+    assert (outcome.status, outcome.reason) == ("failed", f"{file}.ipynb failed: <token>: why")
     (copy,) = (paths.RUNS / "smoke").iterdir()
     assert copy.name == f"{file}.failed.ipynb"
+    assert "<token>" in copy.read_text() and TOKEN not in copy.read_text()
     notebook.cells.pop()
     nbformat.write(notebook, tmp_path / f"{file}.ipynb")  # it ends well without its figure
     assert "without writing figure_1a.png" in execution.attempt(launch).reason
@@ -98,14 +107,19 @@ def test_a_drawn_run_says_why_points_have_no_value(output):
     "code, status",
     [
         ("print(json.dumps({'status': 'oom', 'reason': 'it says', 'seconds': 1.0}))", "oom"),
-        ("raise SystemExit(1)", "failed"),
+        ("raise SystemExit(os.environ['HF_TOKEN'])", "failed"),
         ("os.kill(os.getpid(), 9)", "killed"),
     ],
 )
-def test_a_job_ends_as_its_last_line_says(output, code, status):
-    command = (sys.executable, "-c", "import json, os; " + code)
-    outcome = execution.attempt(Launch(job="a", command=command))
+def test_a_job_ends_as_its_last_line_says(output, monkeypatch, code, status):
+    """Its log has no token of the hub."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    begin = "import json, os; print(os.environ['HF_TOKEN'], flush=True); "
+    launch = Launch(job="a", command=(sys.executable, "-c", begin + code))
+    outcome = execution.attempt(launch)
     assert outcome.status == status and outcome.reason
+    assert launch.log.read_text().startswith("<token>") and TOKEN not in launch.log.read_text()
+    assert TOKEN not in outcome.reason
 
 
 ERRORS = {

@@ -24,13 +24,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from lib import storage
 from lib.healing import lora, packing
-from lib.healing.attention import can_join_documents, isolated_documents
+from lib.healing.attention import isolated_documents
 from lib.healing.recipe import Recipe
 from lib.models.decoder import check_tokens, decoder_layers
 from lib.models.machine import is_out_of_memory
 
 MICRO_BATCH = 16  # sequences at a time, at most
-CHECKPOINTS = 8  # a healing leaves this many on its way
+CHECKPOINTS = 8  # a healing leaves this many on its way,
+SECONDS = 15 * 60  # and one each time that so many have passed: a machine may be taken away
 BEGUN = "recipe.json"  # of a healing that has begun: its recipe, and the layers of its model
 STATE = "trainer_state.json"  # in a checkpoint: steps, losses, sequences at a time
 COMPLETE = "complete"  # a file in a checkpoint, written last: the digests of all others
@@ -74,7 +75,8 @@ def heal(
         _check_begun(model, recipe, folder)
         if finished := _load_result(folder):
             return finished
-        healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch)
+        with isolated_documents(model, recipe.max_tokens) as joined:
+            healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch, joined)
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
             _save_result(folder, healed)
         return healed
@@ -94,17 +96,19 @@ def _check_begun(model, recipe: Recipe, folder: Path) -> None:
 # ---- training ------------------------------------------------------------------------------
 
 
-def _heal_within_memory(model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int) -> Healed:
+def _heal_within_memory(
+    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, joined: bool
+) -> Healed:
     """Train, with fewer sequences at a time as long as memory runs out.
 
     A smaller micro-batch draws other dropout masks: the recipe is the same, the adapter differs as
     another seed's would. So a resumed healing keeps its own.
     """
-    sequences, epochs = packing.training_sequences(tokenizer, recipe)
-    check_tokens(model, (ids for sequence in sequences for ids in sequence["documents"]))
-    joined = can_join_documents(model, recipe.max_tokens)
     if not joined:
         log.warning("%s cannot keep joined documents apart: rows are padded.", type(model).__name__)
+    sequences, epochs = packing.training_sequences(tokenizer, recipe)
+    check_tokens(model, (ids for sequence in sequences for ids in sequence["documents"]))
+    collate = packing.collator(joined)
     losses, seconds, status, adapter = [], 0.0, "oom", None
     budget = None
     if model.device.type != "cpu":
@@ -113,9 +117,7 @@ def _heal_within_memory(model, tokenizer, recipe: Recipe, folder: Path, micro_ba
     for micro in packing.micro_batches(recipe.batch, most):
         try:
             with lora.new_lora(model, recipe) as wrapped:
-                losses, seconds = _train(
-                    wrapped, tokenizer, sequences, recipe, folder, micro, budget
-                )
+                losses, seconds = _train(wrapped, collate, sequences, recipe, folder, micro, budget)
                 status = "ok" if all(map(math.isfinite, losses)) else "diverged"
                 if status == "ok":
                     adapter = lora.save(wrapped, folder / "adapter")
@@ -164,13 +166,18 @@ def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> to
 
 
 class CheckpointCallback(ProgressCallback):
-    """Marks complete checkpoints, times each step, shows the progress, stops at NaN."""
+    """Saves in time, marks complete checkpoints, times steps, shows progress, stops at NaN."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
-        self.last = time.monotonic()
+        self.last = self.saved = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        control.should_save |= time.monotonic() - self.saved >= SECONDS
 
     def on_save(self, args, state, control, **kwargs):
+        self.saved = time.monotonic()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         storage.share(checkpoint)
         # last: a kill before this leaves what does not count
@@ -184,10 +191,11 @@ class CheckpointCallback(ProgressCallback):
 
 
 def _train(
-    wrapped, tokenizer, sequences, recipe, folder, micro_batch, budget=None
+    wrapped, collate, sequences, recipe, folder, micro_batch, budget=None
 ) -> tuple[list[float], float]:
     """Train from the newest complete checkpoint on; return each step's loss, and all seconds.
 
+    collate: makes a batch of sequences (`packing.collator`).
     budget: a GPU's, for activations (`gpu.memory.ActivationBudget`).
     """
     model, recomputing = wrapped.get_base_model(), nullcontext()
@@ -195,16 +203,12 @@ def _train(
         from lib.gpu import memory
 
         recomputing = memory.recomputing(model, budget)
-    with (
-        isolated_documents(model, recipe.max_tokens) as joined,
-        recomputing,
-        _deterministic(),
-    ):
+    with recomputing, _deterministic():
         trainer = _Healing(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, model),
             train_dataset=sequences,
-            data_collator=packing.collator(joined),
+            data_collator=collate,
             compute_loss_func=_loss,
             callbacks=[CheckpointCallback()],
         )
@@ -250,15 +254,20 @@ def _deterministic() -> Iterator[None]:
     It cannot on a T4 or V100, nor in float32 on any GPU: last bits of the gradients of
     memory-efficient attention then differ from run to run.
 
-    Not by transformers' `full_determinism`: it changes environment variables that CUDA has read
-    already, and forbids torch.cumsum, by which a running state is computed on a GPU.
+    New tensors are not filled with NaN before they are written: the numbers are the same without,
+    and on a GPU it takes as many kernels again. Not by transformers' `full_determinism`: it changes
+    environment variables that CUDA has read already, and forbids torch.cumsum, by which a running
+    state is computed on a GPU.
     """
-    mode = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("warn")
+    memory, mode = torch.utils.deterministic, torch.get_deterministic_debug_mode()
+    fills = memory.fill_uninitialized_memory
     try:
+        torch.set_deterministic_debug_mode("warn")
+        memory.fill_uninitialized_memory = False
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
+        memory.fill_uninitialized_memory = fills
 
 
 def _newest_complete(folder: Path) -> str | None:

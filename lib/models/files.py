@@ -225,8 +225,8 @@ def _cut_layers(raw: dict, before, after) -> None:
         numbers = getattr(before, layers.NUMBERS, list(range(before.num_hidden_layers)))
         keep = [numbers.index(number) for number in kept]
         raw |= layers.cut_entries(raw, len(numbers), keep)
-        if "num_hidden_layers" in raw:
-            raw["num_hidden_layers"] = len(kept)
+        own_name = after.attribute_map.get("num_hidden_layers")  # "n_layer", say
+        raw |= dict.fromkeys(raw.keys() & {"num_hidden_layers", own_name}, len(kept))
 
 
 def _change(raw: dict, before, now, after) -> None:

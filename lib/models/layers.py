@@ -29,7 +29,13 @@ _THRESHOLDS = (  # in a configuration: layers from the first on
     "num_dense_layers",
     "moe_layer_start_index",
 )
-_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_idxs")
+_INDEX_LISTS = (
+    "mlp_only_layers",
+    "moe_layers",
+    "attn_layer_indices",
+    "full_attn_idxs",
+    "hybrid_layer_ids",
+)
 _INDEX_ATTRIBUTES = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
@@ -100,6 +106,9 @@ def cut_entries(entries: dict, num_layers: int, keep: Sequence[int]) -> dict:
             new[key] = sum(l < value for l in keep)
         elif key in _INDEX_LISTS and is_list:
             new[key] = [place for place, l in enumerate(keep) if l in value]
+        elif key == "attention_types" and is_list:  # of GPT-Neo: kinds, and how often in turn
+            kinds = [kind for kinds, times in value for kind in [*kinds] * times]
+            new[key] = [[[kinds[l] for l in keep], 1]]
         elif is_list and has_layers and ("layer" in key or "pattern" in key):
             new[key] = type(value)(value[l] for l in keep)
         elif has_layers and "pattern" in key:
@@ -250,8 +259,18 @@ def _layer_signature(layer: nn.Module) -> list:
         (name, key, value)
         for name, module in layer.named_modules()
         for key, value in vars(module).items()
-        if isinstance(value, (int, float, str)) and key not in _INDEX_ATTRIBUTES
+        if _is_setting(key, value)
     ]
+
+
+def _is_setting(attribute: str, value) -> bool:
+    """Return whether an attribute of a module is a setting: a number, a word, or what maps some.
+
+    Zamba2's layers map the numbers of layers to parts of theirs. Dictionaries of torch are private.
+    """
+    if isinstance(value, dict):
+        return not attribute.startswith("_")
+    return isinstance(value, (int, float, str)) and attribute not in _INDEX_ATTRIBUTES
 
 
 def outside(model) -> dict[str, nn.Parameter]:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from unittest import mock
 
+import huggingface_hub
 import papermill
 
 from lib.models import machine
@@ -107,7 +108,7 @@ def attempt(launch: Launch) -> Outcome:
 def failure(error: Exception) -> Outcome:
     """Return the Outcome of what ended with an error: its status, and its message's first line."""
     name = getattr(error, "ename", type(error).__name__)
-    message = getattr(error, "evalue", None) or str(error)
+    message = without_tokens(getattr(error, "evalue", None) or str(error))
     reason = (message.strip() or name).splitlines()[0]
     status = "oom" if machine.is_out_of_memory(reason) else STATUSES.get(name, "failed")
     return Outcome(status, reason)
@@ -119,6 +120,22 @@ def outcome_of(gaps: Iterable[tuple[str, str]]) -> Outcome:
     complete = all(status.startswith(DIVERGED) for _, status in gaps)
     missing = ", ".join(f"{model} ({status})" for model, status in gaps)
     return Outcome("ok" if complete else "incomplete", f"without {missing}" if gaps else "")
+
+
+def without_tokens(text: str) -> str:
+    """Return a text in which the hub's access tokens are struck out: logs and copies are shown."""
+    tokens = {os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")}
+    for token in {*tokens, huggingface_hub.get_token()} - {None, ""}:
+        text = text.replace(token, "<token>")
+    return text
+
+
+def _strike_out_tokens(file: Path) -> str:
+    """Strike access tokens out of a file; return what is left."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if text != (clean := without_tokens(text)):
+        file.write_text(clean, encoding="utf-8")
+    return clean
 
 
 def _environment(launch: Launch) -> AbstractContextManager:
@@ -140,11 +157,13 @@ def _run_job(launch: Launch) -> Outcome:
     """Execute a job in a process of its own; its last line says how it ended."""
     launch.log.parent.mkdir(parents=True, exist_ok=True)
     command = [*launch.command, "--job", launch.job]
-    with _environment(launch), launch.log.open("wb") as log:
-        done = subprocess.run(command, stdout=log, stderr=log, cwd=paths.ROOT)
+    try:
+        with _environment(launch), launch.log.open("wb") as log:
+            done = subprocess.run(command, stdout=log, stderr=log, cwd=paths.ROOT)
+    finally:
+        printed = _strike_out_tokens(launch.log)
     if done.returncode < 0:
         return Outcome("killed", "It was killed.")
-    printed = launch.log.read_text(encoding="utf-8", errors="replace")
     last = (printed.splitlines() or ["it printed nothing."])[-1]
     try:
         return Outcome(**json.loads(last))
@@ -190,17 +209,21 @@ def _run_notebook(launch: Launch) -> Outcome:
 
 def _execute(launch: Launch, copy: Path) -> None:
     """Run a notebook in a kernel of its own, which ends with it."""
-    with _environment(launch):
-        papermill.execute_notebook(
-            str(paths.NOTEBOOKS / f"{launch.name}.ipynb"),
-            str(copy),
-            launch.parameters,
-            kernel_name="python3",
-            cwd=str(paths.ROOT),  # as a job's: a hub id is no folder of the notebooks
-            extra_arguments=["--log-level=ERROR"],
-            shutdown_kernel="immediate",  # all is written; torch takes two seconds to leave
-            progress_bar=sys.stderr.isatty(),
-        )
+    try:
+        with _environment(launch):
+            papermill.execute_notebook(
+                str(paths.NOTEBOOKS / f"{launch.name}.ipynb"),
+                str(copy),
+                launch.parameters,
+                kernel_name="python3",
+                cwd=str(paths.ROOT),  # as a job's: a hub id is no folder of the notebooks
+                extra_arguments=["--log-level=ERROR"],
+                shutdown_kernel="immediate",  # all is written; torch takes two seconds to leave
+                progress_bar=sys.stderr.isatty(),
+            )
+    finally:
+        if copy.exists():
+            _strike_out_tokens(copy)
 
 
 def _absent(launch: Launch, start: float) -> list[Path]:
