@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import LAYERS, tiny
 from filelock import FileLock, Timeout
+from peft import PeftConfig
 from torch import nn
 
 from lib.blocks import Block
@@ -484,11 +485,14 @@ def test_saved_adapter_on_the_base_pruned_again(llama, tmp_path, ids):
 
     The whole model, and another cut of the same size, would take it, too: they are refused.
     """
+    llama.name_or_path = "whole"
     with dropped(llama, Block(1, 3)), lora.new_lora(llama, RECIPE) as wrapped:
         randomise(wrapped, std=0.3)
         wrapped.eval()
         expected = wrapped(ids).logits
         lora.save(wrapped, tmp_path / "adapter")
+    # peft would load a model that is named there, which has the layers that were dropped
+    assert PeftConfig.from_pretrained(tmp_path / "adapter").base_model_name_or_path is None
     again = tiny("llama")
     with dropped(again, Block(1, 3)), lora.load_lora(again, tmp_path / "adapter"):
         assert torch.equal(again(ids).logits, expected)

@@ -1,11 +1,14 @@
 """`make prune`: a model's name in, a smaller checkpoint out."""
 
 import copy
+import hashlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -224,6 +227,9 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
     assert "\n\nValue ±" in card and "\nbase_model" not in card  # which is an id on the hub
     assert str(tmp_path) not in card + text(out / "prune.json")
     assert "4 steps of 1 × 256, " in card and "learning rate 0.002" in card
+    assert "tokens (own.txt, its texts read " in card  # 1,024 tokens of 17 short texts
+    again = "MODEL=model OUT=smaller LAYERS=2 START=1 REPAIR=map HEAL=1 LR=0.002 SEED=0 TASKS=c4"
+    assert f"`make prune {again} TEXTS=own.txt LIMIT=1000`, with torch {torch.__version__}" in card
     call = options(model, texts=str(file))
     key = call.key("revision")
     assert key == options("elsewhere", texts=str(file), tasks="arc_easy").key("revision")
@@ -285,10 +291,54 @@ def test_a_healing_that_diverges_is_one_sentence(model, tmp_path, capsys):
     out = tmp_path / "smaller"
     command = [model, str(out), "--layers", "2", "--limit", "4", "--tasks", "c4", "--heal", "1"]
     assert main([*command, "--lr", "1e30"]) == 2
-    *_, sentence = capsys.readouterr().err.splitlines()
-    assert sentence == "The healing ended as diverged: choose a lower LR."
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "The healing ended as diverged: choose a lower LR."
+    assert f"What is done lies in {out}.work: the same command goes on" in said.out
     assert not out.exists()
     assert main([*command, "--lr", "1e-4"]) == 0
+
+
+@pytest.mark.parametrize("missing, loads", [(1, 0), (0, 1)])
+def test_a_full_disk_is_known_before_weights_are_read(
+    healed, model, tmp_path, monkeypatch, missing, loads
+):
+    """To the byte, of the weights that are written."""
+    plain = AutoModelForCausalLM.from_pretrained(healed[0])
+    free = sum(parameter.nbytes for parameter in plain.parameters()) - missing
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    calls = []
+
+    def load(*args, **kwargs):
+        calls.append(args)
+        raise ValueError("loaded")
+
+    monkeypatch.setattr(loading, "load", load)
+    expected = "loaded" if loads else r"GB are needed in .* GB are free: make room there"
+    with pytest.raises((OSError, ValueError), match=expected):
+        prune(options(model), tmp_path / "smaller")
+    assert len(calls) == loads
+    with pytest.raises(OSError, match="are needed"):  # checkpoints, too
+        prune(options(model, heal=1), tmp_path / "smaller")
+
+
+def test_a_local_base_is_known_by_its_contents(healed, model, tmp_path):
+    """Whatever the times of its files and its name; as `sha256sum` prints it."""
+    record, base = healed[1], tmp_path / "copied"
+    shutil.copytree(model, base, copy_function=shutil.copyfile)  # with times of their own
+    (base / "README.md").write_text("not the model")
+    command = ["sha256sum", *record["files"]]
+    listed = subprocess.run(command, cwd=base, capture_output=True, check=True).stdout
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= record["files"].keys()
+    assert record["revision"] == hashlib.sha256(listed).hexdigest()
+    checkpoint = files.open_checkpoint(str(base))
+    assert files.digests(checkpoint, tmp_path) == record["files"]
+    weights = bytearray((base / "model.safetensors").read_bytes())
+    weights[-9000] ^= 1
+    (base / "model.safetensors").write_bytes(weights)
+    changed = files.digests(files.open_checkpoint(str(base)), tmp_path)
+    assert [name for name in changed if changed[name] != record["files"][name]] == [
+        "model.safetensors"
+    ]
 
 
 # ---- bad input -----------------------------------------------------------------------------
