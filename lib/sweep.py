@@ -144,7 +144,7 @@ def target_logprobs(
         for batch in shared.batches:
 
             def prefix_cache(block):
-                return _repeated(caches[block], len(batch.ids) // len(prefix)) if caches else None
+                return repeated(caches[block], len(batch.ids) // len(prefix)) if caches else None
 
             ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
@@ -193,11 +193,15 @@ def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tens
 
 def shares_prefixes(model) -> bool:
     """Whether one cache can be continued in several ways: keys and values, no running state."""
-    kinds = {type(layer) for layer in DynamicCache(config=decoder_config(model)).layers}
-    return kinds <= {DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer}
+    return cache_layers(model) <= {DynamicLayer, DynamicSlidingWindowLayer, DynamicIndexedLayer}
 
 
-def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
+def cache_layers(model) -> set[type]:
+    """The kinds of layers of the model's cache."""
+    return {type(layer) for layer in DynamicCache(config=decoder_config(model)).layers}
+
+
+def repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
     """A cache with each sequence `repeats` times; growing it leaves `cache` as it is."""
     grown = copy.copy(cache)
     grown.layers = [copy.copy(layer) for layer in cache.layers]
@@ -231,15 +235,15 @@ def continuations(
 
     Greedy means the likeliest token each time: no penalty that a model's generation_config asks
     for (as of repetitions) is applied. A text ends before the first of GSM8K_STOPS, at the end of
-    text, or after `new_tokens` tokens. Prompts of like length are read together: about
-    `batch_tokens` tokens at once. A GPU writes WRITTEN_TOGETHER texts at once, for one step reads
-    all weights however many there are; fewer where its memory does not hold them.
+    text, or after `new_tokens` tokens. Prompts of like length are read together, and what they
+    all begin with (solved examples) once. WRITTEN_TOGETHER texts are written at once, for a step
+    reads all weights however many there are; fewer where a GPU's memory does not hold them.
     """
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].tokens))
     longest = max(len(row.tokens) for row in rows) + new_tokens
-    together = max(1, batch_tokens // longest)
-    if model.device.type == "cuda":
-        together = max(together, WRITTEN_TOGETHER)
+    together = max(WRITTEN_TOGETHER, batch_tokens // longest)
+    # a sliding window would count the padding that stands after a prefix
+    shares = cache_layers(model) == {DynamicLayer}
     texts = {block: [""] * len(rows) for block in blocks}
 
     @find_executable_batch_size(starting_batch_size=together)
@@ -247,7 +251,7 @@ def continuations(
         for first in range(0, len(order), together):
             places = order[first : first + together]
             prompts = [rows[i].tokens for i in places]
-            written = greedy_texts(model, tokenizer, prompts, new_tokens)
+            written = greedy_texts(model, tokenizer, prompts, new_tokens, shares)
             for i, text in zip(places, written, strict=True):
                 texts[block][i] = text
 

@@ -62,7 +62,7 @@ def greedy(model, prompt: tuple[int, ...], most: int) -> list[int]:
 def test_continuations_are_those_of_greedy_steps(name):
     """Batched, left-padded and cached, for each block: one token after another, run whole."""
     model = tiny(name)
-    rows = [Row(tuple(range(3, 3 + n)), ()) for n in (6, 11, 8)]
+    rows = [Row((*range(3, 9), *range(n, 4, -1)), ()) for n in (6, 11, 8)]  # which begin alike
     blocks = [UNPRUNED, Block(1, 2), Block(4, 2)]
     written = continuations(model, TOKENIZER, blocks, rows, 6, 200)
     for block in blocks:

@@ -27,7 +27,7 @@ class Row:
 
 def one_token_choices(example: dict, tokenizer) -> list[Row]:
     """One row: the prompt, with each choice's single token as targets at its last position."""
-    prompt, num_shots_dropped = _prompt_within_limit(example, tokenizer)
+    prompt, num_shots_dropped = prompt_within_limit(example, tokenizer)
     tokens, answers = _continued(prompt, example["choices"], tokenizer)
     if any(len(answer) != 1 for answer in answers):
         raise ValueError(
@@ -39,7 +39,7 @@ def one_token_choices(example: dict, tokenizer) -> list[Row]:
     return [Row(tuple(tokens), (choices,), group, num_shots_dropped)]
 
 
-def _prompt_within_limit(example: dict, tokenizer) -> tuple[str, int]:
+def prompt_within_limit(example: dict, tokenizer) -> tuple[str, int]:
     """The prompt, without as many of its last solved examples as make it fit; and their number.
 
     An example that has `parts` (header, solved examples, question, choices) is fitted by them. If
@@ -68,7 +68,7 @@ def _num_shots_over_limit(
 
 def completions(example: dict, tokenizer) -> list[Row]:
     """A row per choice: prompt and choice, of which the last token is not read, only a target."""
-    prompt, num_shots_dropped = _prompt_within_limit(example, tokenizer)
+    prompt, num_shots_dropped = prompt_within_limit(example, tokenizer)
     start, answers = _continued(prompt, example["choices"], tokenizer)
     group = (example["group"], num_shots_dropped) if num_shots_dropped else example["group"]
     rows = []

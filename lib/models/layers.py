@@ -174,7 +174,8 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
     with only_layers(model, after or [num_layers - 1]) as layers:
         # if the block includes the last layer, that one stays, and does nothing
         idle = mock.patch.object(layers[0], "forward", lambda *args, **kwargs: output)
-        hook = layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True)
+        # first of all hooks, so that whoever looks at this layer's input sees `state`
+        hook = layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True, prepend=True)
         with hook, nullcontext() if after else idle:
             yield
 

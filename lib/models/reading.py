@@ -109,26 +109,47 @@ def _batch(pairs: list[tuple[int, Row]], length: int) -> Batch:
 
 
 @torch.inference_mode()
-def greedy_texts(model, tokenizer, prompts: list[tuple[int, ...]], new_tokens: int) -> list[str]:
+def greedy_texts(
+    model, tokenizer, prompts: list[tuple[int, ...]], new_tokens: int, shares_prefix: bool = False
+) -> list[str]:
     """Continuations of one batch up to the first of GSM8K_STOPS, the likeliest token each time.
 
     Of the model's generation_config, only what ends a text counts. Padded on the left, as
-    generation needs it.
+    generation needs it. shares_prefix: what all prompts begin with is read once; for that a cache
+    must be one that can be continued in several ways.
     """
-    start = max(map(len, prompts))
+    start = len(_common_prefix(prompts)) if shares_prefix and len(prompts) > 1 else 0
     padded = tokenizer.pad(
-        {"input_ids": [list(prompt) for prompt in prompts]},
+        {"input_ids": [list(prompt[start:]) for prompt in prompts]},
         padding_side="left",
         return_tensors="pt",
-    )
+    ).to(model.device)
+    cache = None
+    if start:
+        prefix = torch.tensor([prompts[0][:start]], device=model.device)
+        cache = model(input_ids=prefix, use_cache=True, logits_to_keep=1).past_key_values
+        cache.batch_repeat_interleave(len(prompts))
+        repeated = prefix.expand(len(prompts), -1)
+        # the padding stands between the prefix and the rest; the mask and the positions skip it
+        padded["input_ids"] = torch.cat([repeated, padded.input_ids], dim=1)
+        padded["attention_mask"] = torch.cat(
+            [torch.ones_like(repeated), padded.attention_mask], dim=1
+        )
     plain = GenerationConfig(
         eos_token_id=model.generation_config.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=new_tokens,
         stop_strings=list(GSM8K_STOPS),
     )
+    length = padded.input_ids.shape[1]
     with mock.patch.object(model, "generation_config", plain):
-        sequences = model.generate(**padded.to(model.device), tokenizer=tokenizer)
-    texts = tokenizer.batch_decode(sequences[:, start:], skip_special_tokens=True)
+        sequences = model.generate(**padded, cache=cache, tokenizer=tokenizer)
+    texts = tokenizer.batch_decode(sequences[:, length:], skip_special_tokens=True)
     stop = "|".join(map(re.escape, GSM8K_STOPS))
     return [re.split(stop, text, maxsplit=1)[0] for text in texts]
+
+
+def _common_prefix(prompts: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """What all prompts begin with, but at least one token of each is left to read."""
+    shortest = min(map(len, prompts))
+    return os.path.commonprefix(prompts)[: shortest - 1]

@@ -15,7 +15,7 @@ into layer s + n stands at depth s + n, and is that of depth s.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -213,23 +213,28 @@ def read(model, tokenizer, task: Task, block: Block, batch_tokens: int) -> dict[
 
 
 def cross_fitted(
-    fit: np.ndarray, judged: np.ndarray, answers: np.ndarray, shuffles: int = 0
+    fit: np.ndarray,
+    judged: np.ndarray,
+    answers: np.ndarray,
+    shuffles: int = 0,
+    folds_of: Callable[[np.ndarray], np.ndarray] = lambda answers: fold_of(len(answers)),
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the places that probes choose and those they were taught, each (1 + shuffles, n), and
     the median strength of the first.
 
     fit, judged: states (n, D) of the same questions. A probe is fitted on `fit` of four folds of
     questions, and reads `judged` of the fifth. All but the first are of shuffled answers.
+    folds_of: the fold of each question, from the answers; by default by its number.
     """
     draw = np.random.default_rng(0)
     labels = np.array([answers, *(draw.permutation(answers) for _ in range(shuffles))])
     targets = np.eye(LETTERS)[labels].swapaxes(0, 1)  # (n, 1 + shuffles, letters)
     fit, judged = unit(fit), unit(judged)
-    folds, strengths = fold_of(len(answers)), []
+    folds, strengths = folds_of(answers), []
     chosen = np.empty((len(labels), len(answers)), int)
     for fold in range(FOLDS):
         held, others = folds == fold, folds != fold
-        errors = inner_errors(fit[others], targets[others])
+        errors = inner_errors(fit[others], targets[others], folds_of(answers[others]))
         best = errors.argmin(axis=0)
         outputs = ridge(fit[others], targets[others], judged[held])
         of_best = outputs[best, :, np.arange(len(labels))]
@@ -238,9 +243,8 @@ def cross_fitted(
     return chosen, labels, float(np.median(strengths))
 
 
-def inner_errors(states: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def inner_errors(states: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Return the squared errors on inner folds, (strengths, 1 + shuffles)."""
-    folds = fold_of(len(states))
     errors = 0.0
     for fold in range(FOLDS):
         held = folds == fold

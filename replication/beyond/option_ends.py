@@ -1,0 +1,153 @@
+"""Where in the question is the answer? At the ends of the options, and at the last token.
+
+Notebook 10. ARC-Easy by letter, whole and after cuts of equal sizes. Two probes read states after
+every layer (`states`), each cross-fitted by question with folds that hold each right place alike:
+
+- OPTIONS: which option is right, from the last token of each option's line (`option_probe`);
+- LAST: the place of the right option, from the last token of the prompt (as in `depth_probe`).
+
+Controls of the first: its strength times 0.1 and 10, random numbers in place of states (GAUSSIAN),
+and how long an option is and which words it shares with its question (WORDS).
+"""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.blocks import UNPRUNED
+from lib.evaluation import Task
+from replication import measure
+from replication.beyond import depth_probe, option_probe, panels, states
+from replication.beyond.biases import FOLDS, QUANTILE
+from replication.beyond.depth_probe import SHUFFLES, answers_of, with_four_options
+from replication.figures.style import STYLE, colour, finished, label, nothing_measured, panel_grid
+from replication.measure import fetching
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import BLOCK, Request, task_of
+from replication.profiles import Profile
+
+VERSION = 1  # bumped by hand when the numbers change
+TASK = "arc_easy_letters"
+CUTS = {"similarity": (3, 5, 6), "simple": (3, 5, 6)}  # layers dropped
+AS_LETTERS, LAST, OPTIONS = "letters", "at the last token", "at the options"
+CONTROLS = {"at the options, strength x 0.1": 0.1, "at the options, strength x 10": 10.0}
+GAUSSIAN, WORDS = "at the options, random numbers", "at the options, lengths and words"
+LOOKS = {  # of each reading
+    OPTIONS: {"color": colour("content"), "marker": "s", "ms": 3},
+    LAST: {"color": colour("letters"), "marker": "o", "ms": 3},
+    AS_LETTERS: {"color": "black", "marker": "", "ls": ":"},
+}
+NAMES = {OPTIONS: "the options' ends", LAST: "the last token", AS_LETTERS: "as answered"}
+
+
+def option_ends(name: str, distances, profile: Profile) -> list[Request]:
+    """Return the task whole and after CUTS, after as many examples as MMLU has, of the main model;
+    all questions of the profile."""
+    if name != profile.main_model:
+        return []
+    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
+    requested = unpruned(name, few_shot, [TASK])
+    for strategy, every in CUTS.items():
+        sizes = [size for size in every if size < distances.num_layers - 1]
+        requested += cuts(name, distances, few_shot, [TASK], [strategy], sizes)
+    versioned = {"option_ends_version": VERSION}
+    return [Request("option_ends", one.params | versioned, one.labels) for one in requested]
+
+
+# a row a cut, depth and reading: as of `depth_probe.table`, with `chosen`, `null` and `strength`
+measure.TABLES["option_ends"] = depth_probe.table
+
+
+def _measured(params: dict) -> list[dict]:
+    """Return the rows of one cut."""
+    task = with_four_options(task_of(params))
+    answers, weights = answers_of(task)
+    kept = states.kept(params, task)
+    rows = [] if params["block_size"] != UNPRUNED.size else _controls(task, kept)
+    for depth in kept.depths:
+        of_letters = kept.letters[depth], answers, weights
+        rows.append(depth_probe.row_of_letters(depth, AS_LETTERS, *of_letters))
+        if len(answers) < FOLDS:
+            continue
+        last = kept.last[depth]
+        folds = option_probe.stratified
+        choices = depth_probe.cross_fitted(last, last, answers, SHUFFLES, folds)
+        rows.append(_of_probe(depth, LAST, choices, task))
+        readings = option_probe.cross_fitted(
+            kept.options[depth], answers, SHUFFLES, list(CONTROLS.values())
+        )
+        for reading, choices in zip([OPTIONS, *CONTROLS], readings, strict=True):
+            rows.append(_of_probe(depth, reading, choices, task))
+    return rows
+
+
+fetching.MEASURE["option_ends"] = states.together(fetching.each(_measured))
+
+
+def _controls(task: Task, kept: states.States) -> list[dict]:
+    """Return what the probe of options reads where no state is."""
+    answers, _ = answers_of(task)
+    if len(answers) < FOLDS:
+        return []
+    draw = np.random.default_rng(0)
+    gaussian = draw.normal(size=next(iter(kept.options.values())).shape)
+    words = option_probe.lengths_and_words(task)
+    rows = []
+    for reading, inputs in ((GAUSSIAN, gaussian), (WORDS, words)):
+        choices, *_ = option_probe.cross_fitted(inputs, answers, SHUFFLES)
+        rows.append(_of_probe(None, reading, choices, task))
+    return rows
+
+
+def _of_probe(depth: int | None, reading: str, choices: tuple, task: Task) -> dict:
+    """Return the row of what a probe chose: `choices` of `cross_fitted`."""
+    chosen, labels, strength = choices
+    answers, weights = answers_of(task)
+    row = depth_probe.row_of(depth, reading, chosen[0], answers, weights)
+    row |= {"chosen": chosen[0], "strength": strength, "null": None}
+    if len(chosen) > 1:
+        nulls = np.average(chosen[1:] == labels[1:], axis=1, weights=weights)
+        row["null"] = float(np.quantile(nulls, QUANTILE))
+    return row
+
+
+def figure_options(scores: pd.DataFrame) -> Figure:
+    """Draw accuracy against depth, a panel a cut: at the options' ends, at the last token, and as
+    an exit at that depth answers. Dropped layers are hatched; before them a cut model is the whole
+    one.
+
+    scores: of `measure.TABLES["option_ends"]`.
+    """
+    if scores.value.isna().all():
+        return nothing_measured(scores)
+    drawn = scores[scores.reading.isin(LOOKS) & scores.value.notna()]
+    whole = drawn[drawn.block_size == 0]
+    places = {}
+    for key, of_cut in drawn.groupby(["model", "strategy", *BLOCK], sort=False):
+        model, strategy, start, size = key
+        row = strategy if size else "similarity"
+        name = f"{size} layers" if size else f"{label(model)}, whole"
+        before = whole[(whole.model == model) & (whole.depth <= start)]
+        places[row, name] = pd.concat([before, of_cut]) if size else of_cut
+    with plt.rc_context(STYLE):
+        figure, axes = panel_grid(list(places), "depth (layers)", sharey=True)
+        for place, axis in axes.items():
+            _panel(axis, places[place])
+        return finished(figure, drawn, legend="bars: 95 %")
+
+
+def _panel(axis, rows: pd.DataFrame) -> None:
+    """Draw the lines of one cut, what shuffled answers give, and what is dropped."""
+    for reading, look in LOOKS.items():
+        of_reading = rows[rows.reading == reading]
+        if len(of_reading):
+            panels.line(axis, of_reading, "depth", NAMES[reading], **look)
+    null = rows[rows.reading == OPTIONS].sort_values("depth")
+    axis.plot(null.depth, null.null, color="grey", ls=":", lw=1, label="shuffled answers, 97.5 %")
+    start, size = rows[list(BLOCK)].max()
+    if size:
+        axis.axvspan(start, start + size, fc="none", ec="0.7", hatch="///", lw=0, label="dropped")
+    axis.set_title(f"n = {rows.n.max():.0f}", loc="right", fontsize=8)

@@ -1,0 +1,319 @@
+"""What decides the letter? States are moved from one run into another, and ways are closed.
+
+Notebook 10. A probe says what can be read from a state, not what the model does with it. So here
+one thing is changed in the last tokens of a question, and the letters are read again. All tokens
+before them stay as they are.
+
+- WHOLE_STATE: the last token's state of the whole model is put into a cut model, at one depth after
+  the cut. Do the right letters come back?
+- OTHER_STATE: that of *another* question, which got another letter, is put into the whole model.
+  From which depth on is the answer the other question's?
+- NO_OPTIONS: the tokens after the options no longer attend to the options' lines, in some layers.
+  NO_QUESTION, a control: to the question's own text.
+
+The tokens before the last ones are read once, and their keys and values kept; every variant of a
+question is a row of one batch of a token or two (`read`).
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from lib.blocks import UNPRUNED, Block
+from lib.evaluation import Task
+from replication import measure
+from replication.beyond.biases import LETTERS
+from replication.beyond.depth_probe import (
+    answers_of,
+    row_of,
+    row_of_letters,
+    with_four_options,
+)
+from replication.beyond.option_probe import option_ends, option_starts
+from replication.beyond.states import write
+from replication.measure import cache, fetching
+from replication.measure.experiments import cuts, unpruned
+from replication.measure.request import BLOCK, Request, task_of
+from replication.profiles import Profile
+
+VERSION = 1  # bumped by hand when the numbers change
+TASK = "arc_easy_letters"
+CUTS = {"similarity": (3, 6), "simple": (3,)}  # layers dropped
+AS_IT_IS = "as it is"
+WHOLE_STATE, OTHER_STATE = "the whole model's state", "another question's state"
+NO_OPTIONS, NO_QUESTION = "no attention to the options", "no attention to the question"
+FIRST = 0.5  # of the depth: OTHER_STATE is put in from here on
+WINDOWS = {"early": (0.36, 0.58), "middle": (0.58, 0.79), "late": (0.79, 1.0)}  # of the layers
+NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change: a state put in at a depth, or keys that some layers do not see."""
+
+    reading: str
+    depth: int | None = None
+    layers: tuple[int, int] | None = None  # first, and the one after the last
+
+
+def transplants(name: str, distances, profile: Profile) -> list[Request]:
+    """Return ARC-Easy by letter with every change, whole and after CUTS, of the main model."""
+    if name != profile.main_model:
+        return []
+    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
+    requested = unpruned(name, few_shot, [TASK])
+    for strategy, every in CUTS.items():
+        sizes = [size for size in every if size < distances.num_layers - 1]
+        requested += cuts(name, distances, few_shot, [TASK], [strategy], sizes)
+    versioned = {"transplants_version": VERSION}
+    return [Request("transplants", one.params | versioned, one.labels) for one in requested]
+
+
+def table(requests: Sequence[Request]) -> pd.DataFrame:
+    """Return a row a cut and variant: reading, depth, layers (as "16 to 21"), choices (n, 4).
+
+    value: the accuracy; of OTHER_STATE how often the answer is the letter that the other question
+    got. `donors`: which question that is.
+    """
+    pairs = zip(requests, fetching.fetch(requests), strict=True)
+    rows = [request.labels | row for request, result in pairs for row in result]
+    return pd.DataFrame(rows, columns=None if rows else NO_ROWS)
+
+
+measure.TABLES["transplants"] = table
+
+
+def _measured(params: dict) -> list[dict]:
+    """Return the rows of one cut."""
+    model, tokenizer = fetching.loaded(params)
+    task = with_four_options(task_of(params))
+    answers, weights = answers_of(task)
+    of_whole, letters = _of_whole(params, model, tokenizer, task)
+    block = Block(*(params[key] for key in BLOCK))
+    num_layers = of_whole.shape[1] - 1
+    donors = np.arange(len(answers))
+    if block.size:
+        variants = [Variant(WHOLE_STATE, depth) for depth in range(block.stop, num_layers)]
+    else:
+        donors = others(letters.argmax(axis=1))
+        variants = [
+            Variant(OTHER_STATE, depth) for depth in range(round(FIRST * num_layers), num_layers)
+        ]
+        for first, stop in WINDOWS.values():
+            window = round(first * num_layers), round(stop * num_layers)
+            variants += [Variant(NO_OPTIONS, layers=window), Variant(NO_QUESTION, layers=window)]
+    variants = [Variant(AS_IT_IS), *variants]
+    choices = read(model, tokenizer, task, block, variants, of_whole[donors])
+    rows = []
+    for variant, of_variant in zip(variants, choices, strict=True):
+        row = row_of_letters(variant.depth, variant.reading, of_variant, answers, weights)
+        if variant.reading == OTHER_STATE:
+            of_donor = letters.argmax(axis=1)[donors]
+            row |= row_of(variant.depth, variant.reading, of_variant.argmax(1), of_donor, weights)
+            row |= {"answers": answers, "donors": donors}
+        first, stop = variant.layers or (None, None)
+        row["layers"] = variant.layers and f"{first} to {stop - 1}"
+        rows.append(row)
+    return rows
+
+
+fetching.MEASURE["transplants"] = fetching.each(_measured)
+
+
+def _of_whole(params: dict, model, tokenizer, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return `last_states` from the file that the first cut leaves."""
+    whole = params | {"block_start": UNPRUNED.start, "block_size": UNPRUNED.size}
+    file = cache.location("transplants", whole).with_suffix(".npz")
+    if not file.exists():
+        states, letters = last_states(model, tokenizer, task, params["batch_tokens"])
+        write({"states": states, "letters": letters}, file)
+    with np.load(file) as arrays:
+        return arrays["states"], arrays["letters"]
+
+
+def others(letters: np.ndarray) -> np.ndarray:
+    """Return for each question the next one that got another letter, (n,); itself if there is
+    none."""
+    n = len(letters)
+    donors = np.arange(n)
+    for i in range(n):
+        after = (i + np.arange(1, n)) % n
+        differing = after[letters[after] != letters[i]]
+        donors[i] = differing[0] if len(differing) else i
+    return donors
+
+
+def last_states(model, tokenizer, task: Task, batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the whole model's states of each last token, (n, L + 1, D; fp32, before the norm), and
+    the log-likelihoods of the letters, (n, LETTERS)."""
+    from lib.models.decoder import residual_stream  # here, since the plan loads no torch
+    from lib.sweep import scored, target_logprobs
+
+    seen = {}
+
+    def of_last(model, final, batch) -> list[tuple[np.ndarray, np.ndarray]]:
+        rows, last = batch.row.to(final.device), batch.position.to(final.device)
+        states = [seen[depth][rows, last].float().cpu().numpy() for depth in sorted(seen)]
+        return list(zip(np.stack(states, axis=1), scored(model, final, batch), strict=True))
+
+    rows = [row for (row,) in task.rows(tokenizer)]
+    with residual_stream(model, seen.__setitem__):
+        outputs = target_logprobs(model, [UNPRUNED], rows, batch_tokens, task.name, of_last)
+    states, letters = zip(*outputs[UNPRUNED], strict=True)
+    return np.stack(states), np.stack(letters)
+
+
+def read(
+    model,
+    tokenizer,
+    task: Task,
+    block: Block,
+    variants: Sequence[Variant],
+    states: np.ndarray,
+) -> np.ndarray:
+    """Return the letters' log-likelihoods of every variant, (variants, n, LETTERS).
+
+    states: (n, L + 1, D), what is put into each question, by its depth in the whole model.
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    from lib.models.decoder import decoder_layers, fp32_target_logits
+    from lib.pruning import dropped
+
+    rows = [row for (row,) in task.rows(tokenizer)]
+    places = [_places(example, tokenizer) for example in task.examples]
+    tails = [len(row.tokens) - of.options.stop for row, of in zip(rows, places, strict=True)]
+    choices = np.empty((len(variants), len(rows), LETTERS))
+    with torch.inference_mode(), dropped(model, block):
+        # a token of each question is left to read before its last ones
+        starts = [row.tokens[: -tail - 1] for row, tail in zip(rows, tails, strict=True)]
+        shared = _SharedStart(model, starts)
+        kept = block.kept(states.shape[1] - 1)
+        layers = dict(zip(kept, decoder_layers(model), strict=True))
+        questions = zip(tqdm(rows, desc="transplants"), places, tails, states, strict=True)
+        for number, (row, of_row, tail, given) in enumerate(questions):
+            cache = shared.up_to(row.tokens[:-tail], len(variants))
+            ids = torch.tensor([row.tokens[-tail:]] * len(variants), device=model.device)
+            with _changed(layers, variants, torch.from_numpy(given), of_row, ids, len(row.tokens)):
+                final = model.get_decoder()(input_ids=ids, cache=cache, use_cache=True)
+            last = final.last_hidden_state[:, -1]
+            targets = torch.tensor(row.target_ids, device=model.device).expand(len(last), -1)
+            logits = fp32_target_logits(model, last, targets)
+            choices[:, number] = logits.log_softmax(-1).gather(1, targets).cpu().numpy()
+    return choices
+
+
+@contextmanager
+def _changed(layers: dict, variants: Sequence[Variant], given, places, ids, length: int):
+    """Change what each row of a batch computes as its variant says.
+
+    layers: by their number in the whole model. given: (L + 1, D), the states to put in. length: of
+    the prompt, whose last tokens are `ids`, (variants, tail).
+    """
+    unseen = {NO_OPTIONS: places.options, NO_QUESTION: places.question}
+    with ExitStack() as hooks:
+        for row, variant in enumerate(variants):
+            if variant.depth is not None:
+                hook = _putting_in(given[variant.depth], row)
+                layer = layers[variant.depth]
+                hooks.enter_context(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        for number, layer in layers.items():
+            closed = {
+                row: unseen[variant.reading]
+                for row, variant in enumerate(variants)
+                if variant.layers and number in range(*variant.layers)
+            }
+            if closed:
+                hook = _with_mask(_mask(ids.shape, length, closed, next(layer.parameters())))
+                attention = next(of for name, of in layer.named_children() if "attn" in name)
+                hooks.enter_context(attention.register_forward_pre_hook(hook, with_kwargs=True))
+        yield
+
+
+class _SharedStart:
+    """The keys and values of what all questions begin with: their solved examples."""
+
+    def __init__(self, model, tokens: Sequence[Sequence[int]]):
+        import os
+
+        import torch
+        from transformers import DynamicCache
+
+        from lib.models.decoder import decoder_config
+
+        self.model, self.start = model, os.path.commonprefix(list(tokens))
+        self.cache = DynamicCache(config=decoder_config(model))
+        if self.start:
+            ids = torch.tensor([self.start], device=model.device)
+            model.get_decoder()(input_ids=ids, cache=self.cache, use_cache=True)
+
+    def up_to(self, tokens: Sequence[int], rows: int):
+        """Return the cache of so many equal rows of these tokens."""
+        import torch
+
+        from lib.sweep import repeated
+
+        cache = repeated(self.cache, 1)
+        ids = torch.tensor([tokens[len(self.start) :]], device=self.model.device)
+        self.model.get_decoder()(input_ids=ids, cache=cache, use_cache=True)
+        return repeated(cache, rows)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Which tokens of a prompt are those of its question, and of its options' lines."""
+
+    question: range
+    options: range
+
+
+def _places(example: dict, tokenizer) -> _Places:
+    from lib.data.encoding import prompt_within_limit
+
+    prompt, _ = prompt_within_limit(example, tokenizer)
+    offsets = tokenizer(prompt, return_offsets_mapping=True).offset_mapping
+    begins = option_starts(prompt, example["choices"])[0]
+    ends = option_ends(prompt, example["choices"])[-1]
+    before = prompt.rfind("\n\n", 0, begins)
+
+    def at(character: int) -> int:
+        return max(i for i, (start, stop) in enumerate(offsets) if start <= character < stop)
+
+    first = at(begins)
+    begin = at(before + 1) + 1 if before >= 0 else 0
+    return _Places(range(begin, first), range(first, at(ends) + 1))
+
+
+def _putting_in(state, row: int):
+    """Return a hook that puts a state in place of the last token's, in one row."""
+
+    def hook(module, args, kwargs):
+        inputs = (args[0] if args else kwargs["hidden_states"]).clone()
+        inputs[row, -1] = state.to(inputs)
+        if args:
+            return (inputs, *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": inputs}
+
+    return hook
+
+
+def _mask(shape, length: int, closed: dict[int, range], like):
+    """Return what each of the last tokens attends to, (rows, 1, tail, length): 0, or -inf where it
+    does not: what comes after it, and in the rows of `closed` those tokens."""
+    import torch
+
+    rows, tail = shape
+    mask = torch.zeros(rows, 1, tail, length, dtype=like.dtype, device=like.device)
+    after = torch.ones(tail, tail, dtype=torch.bool, device=like.device).triu(1)
+    mask[..., length - tail :].masked_fill_(after, -torch.inf)
+    for row, places in closed.items():
+        mask[row, :, :, places.start : places.stop] = -torch.inf
+    return mask
+
+
+def _with_mask(mask):
+    return lambda module, args, kwargs: (args, kwargs | {"attention_mask": mask})

@@ -1,0 +1,111 @@
+"""The answer at the options' ends: states against a forward pass, the probe on made-up states."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import Distances
+
+from lib import evaluation
+from lib.blocks import UNPRUNED, Block
+from lib.models import loading
+from lib.pruning import dropped
+from lib.sweep import sweep
+from replication import profiles
+from replication.beyond import depth_probe, option_ends, option_probe, states
+from replication.measure import fetching, request
+
+SMOKE = profiles.get("smoke")
+N = 300
+
+
+def two_questions() -> evaluation.Task:
+    few_shot = replace(SMOKE, arc_easy_shots=2)
+    task = request.task_of(request.of_task("arc_easy_letters", few_shot))
+    task = depth_probe.with_four_options(task)
+    return replace(task, examples=task.examples[:2])
+
+
+def test_states_and_letters_are_those_of_each_exit_of_the_cut_model():
+    """HF's own forward, whose last hidden state is after the norm, without the deeper layers: at
+    the last token, and at the newline of each option's line."""
+    model, tokenizer = loading.load("tiny-random", dtype="float32")
+    task, block = two_questions(), Block(2, 3)
+    read = states.read(model, tokenizer, task, [UNPRUNED, block], 2048)
+    assert read[UNPRUNED]["depths"].tolist() == [*range(1, 9)]
+    arrays = read[block]
+    assert arrays["depths"].tolist() == [5, 6, 7, 8]
+    for place, depth in enumerate((5, 6, 7, 8)):
+        with dropped(model, block), dropped(model, Block(depth - 3, 8 - depth)):
+            (letters,) = sweep(model, tokenizer, [UNPRUNED], [task]).choices
+            for i, example in enumerate(task.examples):
+                ids = torch.tensor([tokenizer(example["prompt"]).input_ids])
+                lines = example["prompt"].split("\n")
+                assert [line[:2] for line in lines[-5:-1]] == ["A.", "B.", "C.", "D."]
+                until = ["\n".join(lines[:stop]) + "\n" for stop in range(-4, 0)]
+                ends = [len(tokenizer(text).input_ids) - 1 for text in until]
+                final = model.get_decoder()(input_ids=ids).last_hidden_state[0, [*ends, -1]]
+                np.testing.assert_allclose(arrays["states"][place, i], final.detach(), atol=5e-3)
+        np.testing.assert_allclose(arrays["letters"][place], np.stack(letters), atol=1e-4)
+
+
+def by_number(answers: np.ndarray) -> np.ndarray:
+    """Folds that do not depend on the answers."""
+    return np.arange(len(answers)) % 5
+
+
+def test_the_option_that_is_right_is_read_by_a_probe_that_all_options_share(monkeypatch):
+    """Planted in a direction, under what the question as a whole does; not in shuffled answers."""
+    draw = np.random.default_rng(0)
+    answers = draw.integers(4, size=N)
+    inputs = draw.normal(size=(N, 4, 60)) + 5 * draw.normal(size=(N, 1, 60))
+    inputs[np.arange(N), answers, :3] += 8
+    readings = option_probe.cross_fitted(inputs, answers, shuffles=20, factors=[10.0])
+    for chosen, labels, _ in readings:
+        assert (chosen[0] == labels[0]).mean() > 0.8
+    shuffled = (readings[0][0][1:] == readings[0][1][1:]).mean(axis=1)
+    assert shuffled.max() < 0.4 and 0.2 < shuffled.mean() < 0.3
+    assert readings[1][2] == pytest.approx(10 * readings[0][2])
+    # a question has no part in the probe that reads it
+    monkeypatch.setattr(option_probe, "stratified", by_number)
+    inputs = draw.normal(size=(N, 4, 60))
+    changed, first = answers.copy(), by_number(answers) == 0
+    changed[first] = (answers[first] + 1) % 4
+    before, after = (option_probe.cross_fitted(inputs, of)[0][0][0] for of in (answers, changed))
+    assert np.array_equal(before[first], after[first])
+    assert not np.array_equal(before, after)
+
+
+def test_folds_hold_each_place_alike():
+    answers = np.repeat([0, 1, 2, 3], [50, 10, 25, 15])
+    folds = option_probe.stratified(answers)
+    counts = np.array([np.bincount(answers[folds == fold], minlength=4) for fold in range(5)])
+    assert (np.ptp(counts, axis=0) == 0).all()
+
+
+def test_what_an_option_shares_with_its_question_by_hand():
+    prompt = "Question: old one\nA. x\nAnswer: A\n\nWhat is a red thing?\nA. a red one\nB. blue"
+    example = {"prompt": f"{prompt}\nAnswer:", "choices": [" A", " B"], "answer": 0}
+    question, options = option_probe.lines_of(example)
+    assert question.strip() == "What is a red thing?" and options == ["a red one", "blue"]
+    inputs = option_probe.lengths_and_words(evaluation.Task("mmlu", (example,)))
+    assert (inputs[0, 0] > inputs[0, 1]).all()  # longer, and with "a" and "red"
+
+
+def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
+    requests = option_ends.option_ends("tiny-random", Distances(start=1), SMOKE)
+    reads, read = [], states.read
+    monkeypatch.setattr(states, "read", lambda *args: reads.append(args) or read(*args))
+    table = depth_probe.table(requests)
+    assert len(reads) == 1  # one pass has all cuts
+    assert table.value.notna().all()
+    whole, cut = table[table.block_size == 0], table[table.block_size == 3]
+    everywhere = {"letters", "at the last token", "at the options", *option_ends.CONTROLS}
+    assert set(whole.reading) == everywhere | {option_ends.GAUSSIAN, option_ends.WORDS}
+    assert whole[whole.reading == "letters"].depth.tolist() == [*range(1, 9)]
+    assert set(cut[cut.strategy == "similarity"].depth) == {4, 5, 6, 7, 8}
+    monkeypatch.setitem(fetching.MEASURE, "option_ends", lambda *a: pytest.fail("again"))
+    again = depth_probe.table(requests)
+    assert again.value.tolist() == table.value.tolist()
+    assert set(option_ends.figure_options(again).table.reading) == {*option_ends.LOOKS}

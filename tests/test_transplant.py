@@ -1,0 +1,107 @@
+"""States moved into another run, and ways that are closed, against whole forward passes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import Distances
+
+from lib import evaluation
+from lib.blocks import UNPRUNED, Block
+from lib.models import loading
+from lib.models.decoder import decoder_layers, residual_stream
+from lib.pruning import dropped
+from replication import profiles
+from replication.beyond import depth_probe, transplant
+from replication.beyond.transplant import AS_IT_IS, NO_OPTIONS, OTHER_STATE, WHOLE_STATE, Variant
+from replication.measure import request
+
+SMOKE = profiles.get("smoke")
+
+
+@pytest.fixture(scope="module")
+def asked():
+    model, tokenizer = loading.load("tiny-random", dtype="float32")
+    task = request.task_of(request.of_task("arc_easy_letters", replace(SMOKE, arc_easy_shots=2)))
+    task = depth_probe.with_four_options(task)
+    return model, tokenizer, replace(task, examples=task.examples[:3])
+
+
+def letters_of(model, ids, targets) -> np.ndarray:
+    with torch.inference_mode():
+        logits = model(ids, use_cache=False).logits[0, -1]
+    return logits.log_softmax(-1)[list(targets)].numpy()
+
+
+@pytest.mark.parametrize("block", [UNPRUNED, Block(2, 3)])
+def test_a_state_that_is_put_in_does_what_it_does_in_a_whole_pass(asked, block):
+    """A hook of our own, in a pass over the whole prompt, without a cache."""
+    model, tokenizer, task = asked
+    states, _ = transplant.last_states(model, tokenizer, task, 2048)
+    given = states[[1, 2, 0]]
+    reading = WHOLE_STATE if block.size else OTHER_STATE
+    depths = range(max(1, block.stop), 8)
+    variants = [Variant(AS_IT_IS), *(Variant(reading, depth) for depth in depths)]
+    choices = transplant.read(model, tokenizer, task, block, variants, given)
+    for place, ((row,), example) in enumerate(
+        zip(task.rows(tokenizer), task.examples, strict=True)
+    ):
+        ids = torch.tensor([tokenizer(example["prompt"]).input_ids])
+        seen = {}
+        with torch.inference_mode(), residual_stream(model, seen.__setitem__):
+            model(ids)
+        last = [seen[depth][0, -1].numpy() for depth in range(9)]
+        np.testing.assert_allclose(states[place], last, atol=1e-4)
+        with dropped(model, block):
+            expected = [letters_of(model, ids, row.target_ids[0])]
+            for depth in depths:
+
+                def put_in(module, args, kwargs, depth=depth):
+                    inputs = (args[0] if args else kwargs["hidden_states"]).clone()
+                    inputs[0, -1] = torch.from_numpy(given[place, depth])
+                    return (inputs, *args[1:]), kwargs
+
+                layer = decoder_layers(model)[depth - block.size]
+                with layer.register_forward_pre_hook(put_in, with_kwargs=True):
+                    expected.append(letters_of(model, ids, row.target_ids[0]))
+        np.testing.assert_allclose(choices[:, place], expected, atol=1e-4)
+    assert np.ptp(choices, axis=0).max() > 1e-3
+
+
+def test_what_is_not_attended_to_has_no_part(asked):
+    """With all layers closed, other options give the same letters; open, they do not."""
+    model, tokenizer, task = asked
+    closed = [Variant(AS_IT_IS), Variant(NO_OPTIONS, layers=(0, 8))]
+    example = task.examples[0]
+    lines = example["prompt"].split("\n")
+    changed = {"prompt": "\n".join([*lines[:-5], *lines[-5:-1][::-1], lines[-1]])}
+    words = [line[3:] for line in lines[-5:-1]][::-1]
+    options = [f"{letter}. {text}" for letter, text in zip("ABCD", words, strict=True)]
+    changed["prompt"] = "\n".join([*lines[:-5], *options, lines[-1]])
+    states, _ = transplant.last_states(model, tokenizer, task, 2048)
+    both = [
+        transplant.read(
+            model, tokenizer, replace(task, examples=(one,)), UNPRUNED, closed, states[:1]
+        )
+        for one in (example, example | changed)
+    ]
+    np.testing.assert_allclose(both[0][1], both[1][1], atol=1e-4)
+    assert np.abs(both[0][0] - both[1][0]).max() > 1e-3
+
+
+def test_another_question_got_another_letter():
+    letters = np.array([0, 0, 1, 2, 2, 0])
+    donors = transplant.others(letters)
+    assert (letters[donors] != letters).all() and (donors != np.arange(6)).all()
+
+
+def test_every_change_has_a_row(output):
+    requests = transplant.transplants("tiny-random", Distances(start=1), SMOKE)
+    table = transplant.table(requests)
+    whole, cut = table[table.block_size == 0], table[table.block_size > 0]
+    assert set(whole.reading) == {AS_IT_IS, OTHER_STATE, NO_OPTIONS, transplant.NO_QUESTION}
+    assert set(cut.reading) == {AS_IT_IS, WHOLE_STATE}
+    assert set(whole.layers.dropna()) == {"3 to 4", "5 to 5", "6 to 7"}
+    assert table.value.between(0, 1).all()
+    assert evaluation.KINDS[transplant.TASK].label in "ARC-Easy by letter"
