@@ -20,7 +20,7 @@ PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
 
 RECORDED = (  # experiments that ask for what they were recorded with, and nothing else
     "unhealed test_split doses healed prompts seeds ranks exits letter_biases "
-    "states last_layers depths second_model translated lens repeats"
+    "states last_layers depths option_ends second_model translated lens repeats"
 ).split()
 MACHINE = ("revision", "dtype", "device")  # parameters that the machine decides
 

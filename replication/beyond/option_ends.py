@@ -136,7 +136,7 @@ def figure_options(scores: pd.DataFrame) -> Figure:
         figure, axes = panel_grid(list(places), "depth (layers)", sharey=True)
         for place, axis in axes.items():
             _panel(axis, places[place])
-        return finished(figure, drawn, legend="bars: 95 %")
+        return finished(figure, drawn, legend=f"n = {drawn.n.max():.0f} questions; bars: 95 %")
 
 
 def _panel(axis, rows: pd.DataFrame) -> None:
@@ -150,4 +150,3 @@ def _panel(axis, rows: pd.DataFrame) -> None:
     start, size = rows[list(BLOCK)].max()
     if size:
         axis.axvspan(start, start + size, fc="none", ec="0.7", hatch="///", lw=0, label="dropped")
-    axis.set_title(f"n = {rows.n.max():.0f}", loc="right", fontsize=8)

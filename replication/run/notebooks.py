@@ -17,6 +17,7 @@ from replication.beyond import (
     jacobian_lens,
     last_layers,
     letters,
+    option_ends,
     repair,
     repeat,
     translator,
@@ -87,13 +88,14 @@ NOTEBOOKS = {
     "09": Notebook("09_inference_cost", ("figure_cost",), draws=False),
     "10": Notebook(
         "10_letters_and_content",
-        ("figure_letters", "figure_cuts", "figure_depth"),
+        ("figure_letters", "figure_cuts", "figure_depth", "figure_options"),
         experiments=(
             letters.forms,
             letters.exits,
             biases.letter_biases,
             biases.second_model,
             depth_probe.depths,
+            option_ends.option_ends,
             translator.translated,
             jacobian_lens.lens,
         ),
