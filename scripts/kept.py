@@ -59,11 +59,15 @@ def there(page: str, folder) -> dict[tuple[str, str], tuple[int, set[str]]]:
     """
     have = {(title, text[:60]): (1, {digest(text)}) for title, text in sentences(page)}
     for file in sorted(folder.glob("*/*.parquet")):
-        rows = pd.read_parquet(file)
-        rows = rows[rows.value.notna()] if "value" in rows else rows
+        rows = with_value(pd.read_parquet(file))
         digests = {digest(result(request)) for request in rows.request}
         have[f"{file.parent.name}/{file.name}", "rows"] = len(rows), digests
     return have
+
+
+def with_value(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of a table that have a value; all, if it has no such column."""
+    return rows[rows.value.notna()] if "value" in rows else rows
 
 
 def kept() -> list[dict]:

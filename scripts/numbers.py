@@ -74,18 +74,13 @@ def readouts() -> pd.DataFrame:
 
 def maps():
     """Return the recorded distances by model."""
-    return maps_of(measured("similarity"))
-
-
-def maps_of(rows: pd.DataFrame):
-    """Return distances by model."""
-    return {name: tables.distances_of(of_model) for name, of_model in rows.groupby("model")}
+    return tables.maps(PROFILE)
 
 
 def qwen_islands() -> pd.DataFrame:
-    """Return the islands of the Qwens' maps that were recorded apart (notebook 08)."""
-    maps = maps_of(tables.read_file(paths.RECORDED / "qwen_maps.parquet"))
-    return islands.islands_table(maps, (0.03, 0.06))
+    """Return the islands of the Qwens' maps at lower thresholds (notebook 08)."""
+    qwens = {name: of_model for name, of_model in maps().items() if "qwen" in name}
+    return islands.islands_table(qwens, (0.03, 0.06))
 
 
 def noise_islands() -> pd.DataFrame:
@@ -128,7 +123,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "readouts": readouts,
     "second": lambda: biases.by_letter_and_content(*map(measured, SECOND)),
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),
-    "recorded_islands": qwen_islands,
+    "qwen_islands": qwen_islands,
     "noise_islands": noise_islands,
     "judged": judged,
     "choices": lambda: which_block.summary(judged()),

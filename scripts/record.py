@@ -16,11 +16,14 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+
 from lib import storage
 from lib.models import machine
-from replication import paths, profiles
+from replication import paths, profiles, tables
 from replication.measure import cache
 from replication.run.notebooks import FIGURES, NOTEBOOKS
+from scripts import kept
 
 
 def record(name: str, numbers: Iterable[str] = tuple(NOTEBOOKS)) -> int:
@@ -53,11 +56,29 @@ def workplace(name: str) -> Path:
 
 def copy(name: str) -> None:
     """Copy the tables and finished figures of a recording to where they are committed."""
-    places = {"data/tables": paths.RECORDED, "figures": paths.FIGURES}
-    for source, target in places.items():
-        for file in sorted((workplace(name) / source / name).glob("*.*")):
-            if file.suffix == ".parquet" or file.stem in FIGURES:  # not one without healing
-                storage.atomic_write(target / name / file.name, file.read_bytes())
+    for file in sorted((workplace(name) / "data" / "tables" / name).glob("*.parquet")):
+        place, table = paths.RECORDED / name / file.name, tables.read_file(file)
+        if place.exists():
+            table = completed(table, tables.read_file(place))
+        tables.write_file(table, place)
+    for file in sorted((workplace(name) / "figures" / name).glob("*.*")):
+        if file.stem in FIGURES:  # not one without healing
+            storage.atomic_write(paths.FIGURES / name / file.name, file.read_bytes())
+
+
+def completed(table: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
+    """Return a new table with the recorded results at its end of which it has no value.
+
+    Nothing may ask for them any more, or they could not be measured this time.
+    """
+    measured, recorded = kept.with_value(table), kept.with_value(recorded)
+    lacks = recorded[
+        ~recorded.request.map(kept.result).isin(set(measured.request.map(kept.result)))
+    ]
+    if lacks.empty:
+        return table
+    is_other = ~table.request.map(kept.result).isin(set(lacks.request.map(kept.result)))
+    return pd.concat([table[is_other], lacks], ignore_index=True)
 
 
 def description(name: str) -> dict:

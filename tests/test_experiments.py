@@ -12,46 +12,14 @@ from lib.models import registry
 from replication import profiles, tables
 from replication.analysis import curves
 from replication.measure import cache, experiments, request, scores
-from replication.run.notebooks import NOTEBOOKS
 
 PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
 (NAME,) = PROFILE.ablation_models
 
 
-RECORDED = (  # experiments that ask for what they were recorded with, and nothing else
-    "unhealed test_split doses healed prompts seeds ranks exits letter_biases "
-    "states last_layers depths option_ends second_model translated lens repeats"
-).split()
-MACHINE = ("revision", "dtype", "device")  # parameters that the machine decides
-
-
-@pytest.fixture(scope="module")
-def maps():
-    return tables.maps(PROFILE)
-
-
 def test_beyond_the_dense_part_every_second_size_is_asked():
     few = replace(PROFILE, dense_fraction=0.3, deepest_fraction=0.9)
     assert few.block_sizes(10) == [1, 2, 3, 4, 5, 7, 9]  # 4: two fifths
-
-
-def without_machine(params: dict) -> str:
-    return cache.canonical({name: params[name] for name in params if name not in MACHINE})
-
-
-@pytest.mark.parametrize("name", RECORDED)
-def test_the_record_has_what_its_experiment_asks_for(name, maps):
-    """Every request has its row under the same parameters: none changed, came or went."""
-    requested = set()
-    for notebook in NOTEBOOKS.values():
-        named = [one for one in notebook.experiments if one.__name__ == name]
-        for experiment in named:
-            for model in notebook.models(PROFILE):
-                for one in experiment(model, maps[model], PROFILE):
-                    requested.add(without_machine({"kind": one.kind} | one.params))
-    rows = tables.read(name, PROFILE).request
-    asked = [row for row in rows if "patched" not in row]  # of a cut that nothing asks for any more
-    assert requested == {without_machine(json.loads(row)) for row in asked}
 
 
 @pytest.mark.parametrize("profile", [PROFILE, PAPER], ids=lambda profile: profile.name)

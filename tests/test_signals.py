@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from conftest import Distances, measured_scores
 
-from lib.blocks import Block
-from replication import figures, profiles, tables
+from lib.blocks import UNPRUNED, Block
+from replication import claims, figures, paths, profiles, tables
 from replication.beyond import letters
 from replication.measure import request, signals
 from replication.run.jobs import by_job
@@ -57,6 +57,75 @@ def test_boolq_needs_only_to_be_ordered():
     score["choices"] = [np.array([-3.0, -2.0 + answer]) for answer in answers]
     assert signals.largest_gap(score) > 4
     assert signals.largest_gap(score | {"task": "arc_easy"}) == 0
+
+
+def whole(gap: float, **columns) -> dict:
+    """Return a whole model's score of ARC-Easy so many standard errors above its floor."""
+    score = {"model": SMOLLM2, "task": "arc_easy", "block_size": 0, "steps": 0, "n": 90}
+    score |= {"value": 0.25 + gap * 0.05, "standard_error": 0.05, "floor": 0.25}
+    return score | {"chance": 0.25, "majority": 0.25, "choices": None, "answers": None} | columns
+
+
+def test_the_record_knows_the_clearest_score_of_a_whole_model(tmp_path, monkeypatch):
+    """Of more questions, say; not one of a cut or a healed model."""
+    monkeypatch.setattr(paths, "RECORDED", tmp_path)
+    others = whole(9, block_size=3), whole(9, steps=8), whole(np.nan)
+    for name, rows in {"few": [whole(2), *others], "many": [whole(6)], "some": [whole(3)]}.items():
+        place = tables.file(name, profiles.get("recorded"))
+        tables.write_file(pd.DataFrame(rows), place)
+    assert signals.recorded.__wrapped__() == {(SMOLLM2, "arc_easy"): pytest.approx(6)}
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+@pytest.mark.parametrize("gap, futile", [(1.5, True), (3.9, True), (4.1, False)])
+def test_a_cut_is_asked_where_the_whole_model_is_four_errors_above_its_floor(
+    monkeypatch, is_recorded, gap, futile
+):
+    known = {(SMOLLM2, "arc_easy"): gap} if is_recorded else {}
+    monkeypatch.setattr(signals, "recorded", lambda: known)
+    monkeypatch.setattr(signals.results, "load", lambda *_: [whole(gap)])
+    cut = request.score(SMOLLM2, profiles.get("quick"), "arc_easy", Block(3, 2))
+    cut = replace(cut, params=cut.params | {"revision": "that of the weights"})
+    assert signals.is_futile(cut) == futile
+
+
+def test_the_whole_model_of_a_cut_is_no_healed_one():
+    """It is asked the same, whatever repairs the cut."""
+    quick = profiles.get("quick")
+    of = SMOLLM2, quick, "arc_easy"
+    healing = profiles.recipe(SMOLLM2, quick)
+    cuts = [
+        request.score(*of, Block(3, 2)),
+        request.score(*of, Block(3, 2), healing),
+        request.mapped(*of, Block(3, 2), "full"),
+    ]
+    for cut in cuts:
+        assert signals.whole_of(cut).params == request.score(*of, UNPRUNED).params
+
+
+def test_claims_judge_no_accuracy_that_is_not_drawn(tmp_path, monkeypatch):
+    """Of fewer than 30 questions; a loss of 20 texts they do."""
+    monkeypatch.setattr(paths, "TABLES", tmp_path)
+    recorded = tables.read("unhealed", profiles.get("recorded"), [SMOLLM2])
+    for n, judged in ((29, {"c4"}), (30, {"c4", "arc_easy"})):
+        accuracies = recorded[recorded.task == "arc_easy"].assign(n=n)
+        losses = recorded[recorded.task == "c4"].assign(n=20)
+        tables.write(pd.concat([accuracies, losses]), "unhealed", profiles.get("quick"))
+        scores = claims.gather(profiles.get("quick")).tables["scores"]
+        assert set(scores.task) == judged
+
+
+@pytest.mark.parametrize("draw", [figures.figure_1d, figures.figure_5], ids=lambda f: f.__name__)
+def test_behind_the_one_model_of_a_figure_stands_its_own_record(draw):
+    """Or where it has none all that are recorded."""
+    shown = {}
+    for name in (SMOLLM2, "olmo-2-1b"):
+        own = run_of(SMOLLM2, 90).assign(model=name)
+        rows = tables.to_draw(own, profiles.get("quick"), "unhealed", "healed")
+        models = set(draw(rows, name).table.model)
+        shown[name] = {of.removeprefix(tables.RECORD) for of in models - {name}}
+    assert shown[SMOLLM2] == {SMOLLM2}
+    assert {SMOLLM2, "qwen2.5-coder-1.5b"} < shown["olmo-2-1b"]
 
 
 @pytest.mark.record

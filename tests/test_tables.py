@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from replication import notebook, paths
+from replication import notebook, paths, tables
 from replication.measure import cache, fetching
 from replication.measure.request import Request
 
@@ -69,6 +69,21 @@ def test_a_run_goes_on_from_copied_tables(run, tmp_path, monkeypatch):
             for row, other in zip(rows, again or rows, strict=True):
                 for name in row.keys() & VALUES:
                     assert cache.canonical(other[name]) == cache.canonical(row[name]), name
+
+
+def test_what_was_not_measured_is_no_result_of_a_record(output):
+    """Nor what had no memory, which the next run tries again."""
+    params = {status: {"model": NAME, "status": status} for status in ("ok", "oom", "not measured")}
+    rows = [
+        cache.origin("scores", of, status, 1.0, None if status == "not measured" else {"cores": 2})
+        for status, of in params.items()
+    ]
+    tables.write_file(pd.DataFrame(rows), cache.record_folder() / "unhealed.parquet")
+    assert cache.load("scores", params["ok"])[0]["took"] == 1.0
+    for status in ("oom", "not measured"):
+        assert cache.load("scores", params[status]) is None
+        assert not cache.exists("scores", params[status])
+    assert len(list(cache.stored("scores"))) == 1
 
 
 def test_a_healing_without_its_adapter_is_made_again(run, tmp_path, monkeypatch):

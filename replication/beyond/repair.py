@@ -83,8 +83,10 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     ridge, and the texts and tokens that it was fitted on (fit_texts, fit_tokens). In the
     recorded run seconds are those that benchmarks/repairs.py timed side by side, NaN elsewhere.
     """
-    results = zip(requests, fetching.fetch(requests), strict=True)
-    rows = [scores.row(request, result) | cost(request) for request, result in results]
+    rows = []
+    for request, result in zip(requests, fetching.fetch(requests), strict=True):
+        recorded = {name: result[0][name] for name in COSTS if name in result[0]}
+        rows.append(scores.row(request, result) | cost(request) | recorded)
     return pd.DataFrame(rows, columns=None if rows else scores.NO_ROWS)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lib.blocks import UNPRUNED, Block
 from replication import measure
-from replication.measure import damage, fetching
+from replication.measure import cache, damage, fetching
 from replication.measure.request import Request
 from replication.profiles import Profile
 
@@ -37,6 +37,7 @@ def repeats(name: str, distances, profile: Profile) -> list[Request]:
 
 
 measure.TABLES["repeats"] = damage.table  # value: the rise of the loss by running it twice
+cache.RESULTS_OF["repeats"] = damage.chunks_of
 
 
 def _rows(params: dict) -> list[dict]:

@@ -19,7 +19,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +37,8 @@ VERSIONS = {"similarity": 3, "scores": 2, "healing": 4}  # bumped by hand when t
 SCHEMA = 2  # of a result's file
 WEIGHTS = ("model", "revision", "dtype", "quantization")
 ORIGIN = ("status", "took", "request", "environment")  # columns that say how a row was made
+# by kind: the results that rows of a table were made of, where they are not these very rows
+RESULTS_OF: dict[str, Callable[[pd.DataFrame], Iterable[list[dict]]]] = {}
 
 log = logging.getLogger(__name__)
 
@@ -135,15 +137,25 @@ def _parsed(content: bytes) -> list[dict]:
 
 @functools.cache
 def _recorded(folder: Path) -> dict[str, list[dict]]:
-    """Return the rows of each result of a record by its request, as its tables have them."""
+    """Return the rows of each result of a record by its request, as its tables have them.
+
+    Of a result that several tables have, the first row has the columns of all of them.
+    """
     recorded = {}
-    for name, table in tables.read_all(folder):
-        if name == "damage" or "request" not in table:  # a row of `damage` joins several results
+    for _, table in tables.read_all(folder):
+        if "request" not in table:
             continue
         measured = table[(table.environment != "null") & (table.status != "oom")]
-        for request, rows in measured.groupby("request", sort=False):
-            recorded.setdefault(request, rows.to_dict("records"))
+        for request, of_request in measured.groupby("request", sort=False):
+            results_of = RESULTS_OF.get(json.loads(request)["kind"], _as_they_are)
+            for rows in results_of(of_request):
+                before = recorded.setdefault(rows[0]["request"], rows)
+                before[0] = rows[0] | before[0]
     return recorded
+
+
+def _as_they_are(rows: pd.DataFrame) -> list[list[dict]]:
+    return [rows.to_dict("records")]
 
 
 # ---- writing ---------------------------------------------------------------------------------

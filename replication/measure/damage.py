@@ -4,6 +4,7 @@ The paper's second hypothesis is that prunable blocks are those whose output is 
 input. The distance map is one side of it, this is the other.
 """
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.evaluation import Task, weighted_mean
-from replication.measure import fetching
+from replication.measure import cache, fetching
 from replication.measure.fetching import Rows
 from replication.measure.request import Request, data_identity, data_source
 from replication.profiles import Profile
@@ -71,6 +72,30 @@ def rises(blocks: Rows, losses: np.ndarray, tokens: np.ndarray) -> Rows:
         row |= {"loss": weighted_mean(loss, tokens)[0], "n": len(tokens)}
         rows.append(block | row | {"examples": rise, "losses": loss, "weights": tokens})
     return rows
+
+
+def chunks_of(rows: pd.DataFrame) -> list[Rows]:
+    """Return the results that a model's rows of `table` were made of: a chunk of texts each.
+
+    The unpruned model, which has no row, lost what a block lost without the rise. A row has the
+    request of the first chunk.
+    """
+    every = rows.to_dict("records")
+    first, count = json.loads(every[0]["request"]), len(every[0]["weights"])
+    whole = every[0]["losses"] - every[0]["examples"]
+    every = [every[0] | dict.fromkeys(BLOCK, 0) | {"losses": whole}, *every]
+    chunks = []
+    for start in range(0, count, first["sequences"]):
+        texts = slice(start, min(start + first["sequences"], count))
+        params = first | {"first": texts.start, "sequences": texts.stop - texts.start}
+        request = {"request": cache.canonical(params)}
+        of_texts = [{key: row[key][texts] for key in ("losses", "weights")} for row in every]
+        pairs = zip(every, of_texts, strict=True)
+        chunks.append([row | of_row | request for row, of_row in pairs])
+    return chunks
+
+
+cache.RESULTS_OF["damage"] = chunks_of
 
 
 def _rows(params: dict) -> Rows:
