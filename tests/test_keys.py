@@ -1,18 +1,31 @@
 """Every key has what changes its number, and nothing else: each field that there is, in turn."""
 
+import inspect
+import re
 from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import Distances
 
 from lib import evaluation
 from lib.blocks import Block
-from lib.data import sets, wheels
+from lib.data import prompts, sets, wheels
 from lib.healing import Recipe
 from lib.models import registry
-from replication import profiles
-from replication.beyond import repair, which_block
-from replication.measure import cache, damage, inference_cost, request
+from replication import paths, profiles
+from replication.beyond import (
+    depth_probe,
+    jacobian_lens,
+    option_ends,
+    repair,
+    repeat,
+    translator,
+    transplant,
+    which_block,
+)
+from replication.measure import cache, damage, fetching, inference_cost, request
 from replication.profiles import Profile
 
 NAME, BLOCK = "tiny-random", Block(3, 2)
@@ -24,11 +37,23 @@ RECIPE = profiles.recipe(NAME, PROFILE)
 
 # ---- a result of each kind -------------------------------------------------------------------
 
+
+def first_of(experiment):
+    """Return what makes the first request of an experiment, which asks the main model."""
+    return lambda name, profile: experiment(name, Distances(), replace(profile, models=(name,)))[0]
+
+
 OF_MODELS = {  # of a model: (name, profile) -> Request
     "distances": request.similarity,
-    "damage": lambda *of: damage.damage(of[0], Distances(), of[1])[0],
-    "states": lambda *of: which_block.states(of[0], None, of[1])[0],
-    "cost": lambda *of: inference_cost.cost(of[0], None, of[1])[0],
+    "damage": first_of(damage.damage),
+    "repeats": first_of(repeat.repeats),
+    "states": first_of(which_block.states),
+    "cost": first_of(inference_cost.cost),
+    "depths": first_of(depth_probe.depths),
+    "ends": first_of(option_ends.option_ends),
+    "transplants": first_of(transplant.transplants),
+    "lens": first_of(jacobian_lens.lens),
+    "translator": first_of(translator.translated),
 }
 OF_BLOCKS = {  # of a model without a block: (name, profile, block, recipe) -> Request
     "healing": lambda *of: request.score(*of[:2], "c4", *of[2:]).healing,
@@ -74,49 +99,61 @@ def of(*names: str) -> set[str]:
 
 
 ARC_EASY = of("arc_easy") - {"arc_easy_test"}
+BY_LETTER = {"depths", "ends", "transplants"}  # ARC-Easy by letter, with as many examples as MMLU
+FEW = {"lens", "translator"}  # the fewer questions of many prompts
+DAMAGE = {"damage", "repeats"}
 C4, HEALED = {"c4", "healed c4", "mapped c4"}, {"healing", "healed c4"}
-MAPPED, SCORES = {"maps", "mapped c4"}, TASKS | C4
+MAPPED, SCORES = {"maps", "mapped c4"}, TASKS | C4 | BY_LETTER | FEW
+FITTED = MAPPED | {"translator"}
 OF_PROFILE = {  # fields, by the results that they change
     "name folder models deepest_fraction dense_fraction more_fractions ablation_fractions "
-    "simple_fractions prompt_fractions ablation_ranks ablation_questions "
+    "simple_fractions prompt_fractions ablation_ranks "
     "notebooks needs_signal healed_names dose_fractions dose_steps study_names missing": set(),
     "dtype": EVERY,
     "quantization": EVERY - {"cost"},  # which has both formats
     "source": EVERY - {"cost", "arc_easy_test"},  # which wheels alone have
     "similarity_sequences": {"distances"},
-    "similarity_tokens": {"distances"} | MAPPED,  # the longer one of these and heal_tokens
+    "similarity_tokens": {"distances", "lens"} | FITTED,  # the longer of these and heal_tokens
     "c4_sequences c4_tokens": C4,
-    "arc_easy_questions": ARC_EASY,
+    "arc_easy_questions": ARC_EASY | BY_LETTER,
+    "ablation_questions": FEW,
     "arc_easy_shots": of("arc_easy"),
     "arc_easy_test_questions": {"arc_easy_test"},
-    "mmlu_subjects mmlu_questions mmlu_shots": of("mmlu"),
-    "shot_order": of("mmlu") | ARC_EASY,
+    "mmlu_subjects mmlu_questions": of("mmlu"),
+    "mmlu_shots": of("mmlu") | BY_LETTER | FEW,
+    "shot_order": of("mmlu") | ARC_EASY | BY_LETTER,
     "boolq_questions": of("boolq"),
     "hellaswag_questions": {"hellaswag"},
     "gsm8k_questions": {"gsm8k_bpb"},
     "gsm8k_generated gsm8k_new_tokens": {"gsm8k"},
     "gsm8k_shots": of("gsm8k"),
-    "damage_sequences damage_tokens": {"damage", "states"},
+    "damage_sequences damage_tokens": DAMAGE | {"states"},
     "cost_prompt_tokens cost_new_tokens cost_repeats heal_fractions": {"cost"},
     "heal_steps heal_batch heal_tokens heal_learning_rate heal_rank heal_warmup heal_decay "
     "heal_packed": HEALED,
-    "map_sequences": MAPPED,
-    "batch_tokens": {"distances", "damage"} | MAPPED | TASKS - {"c4"},  # maps are fitted in such
+    "map_sequences": FITTED | {"lens"},
+    "batch_tokens": {"distances"} | DAMAGE | FITTED | SCORES - C4,  # maps are fitted in such
 }
 OF_PROFILE = {name: kinds for names, kinds in OF_PROFILE.items() for name in names.split()}
 VERSIONS = [  # of code: the table or module that holds one, its name, and the results
     (request, "PROMPT_VERSION", SCORES),
-    (request, "MAP_VERSION", MAPPED),
+    (request, "MAP_VERSION", FITTED),
     (inference_cost, "VERSION", {"cost"}),
     (cache.VERSIONS, "similarity", {"distances"}),
     (cache.VERSIONS, "scores", SCORES),
     (cache.VERSIONS, "healing", HEALED),
-    (damage, "VERSION", {"damage"}),
+    (damage, "VERSION", DAMAGE),
+    (repeat, "VERSION", {"repeats"}),
     (which_block, "VERSION", {"states"}),
+    (depth_probe, "VERSION", {"depths"}),
+    (option_ends, "VERSION", {"ends"}),
+    (transplant, "VERSION", {"transplants"}),
+    (jacobian_lens, "VERSION", {"lens"}),
+    (translator, "VERSION", {"translator"}),
 ]
 DATA = {name: of(name) for name in ("mmlu", "boolq", "hellaswag", "gsm8k")}
-DATA |= {"arc_easy": ARC_EASY, "arc_easy_test": {"arc_easy_test"}, "wiki": HEALED | MAPPED}
-DATA |= {"c4": C4 | HEALED | MAPPED | {"distances", "damage", "states"}}
+DATA |= {"arc_easy": ARC_EASY | BY_LETTER | FEW, "arc_easy_test": {"arc_easy_test"}}
+DATA |= {"wiki": HEALED | FITTED, "c4": C4 | HEALED | FITTED | DAMAGE | {"distances", "states"}}
 
 
 def other(value, name: str):
@@ -134,9 +171,26 @@ def test_everything_that_may_change_a_number_is_listed():
     of_profile = {field.name for field in fields(Profile)} - {"task_counts"}
     assert set(OF_PROFILE) == of_profile
     assert set(DATA) == set(wheels.ASSETS) - set(registry.MODELS)
+    made = [
+        *OF_MODELS.values(),
+        *(lambda *of, m=make: m(*of, BLOCK, RECIPE) for make in OF_BLOCKS.values()),
+    ]
+    assert {make(NAME, PROFILE).kind for make in made} - {"maps"} == set(fetching.MEASURE)
     listed = {name for holder, name, _ in VERSIONS if isinstance(holder, dict)}
     assert listed == {*cache.VERSIONS}
     assert {name for name, kind in evaluation.KINDS.items() if kind.version} == {"mmlu_content"}
+
+
+def test_every_file_with_a_version_is_listed_here_and_in_contributing():
+    holds = re.compile(r"^[A-Z_]*VERSIONS? = .*# bumped by hand", re.MULTILINE)
+    files = [*(paths.ROOT / "replication").rglob("*.py"), *(paths.ROOT / "lib").rglob("*.py")]
+    versioned = {file for file in files if holds.search(file.read_text(encoding="utf-8"))}
+    modules = [cache, prompts, *(of[0] for of in VERSIONS if isinstance(of[0], ModuleType))]
+    assert versioned == {Path(inspect.getfile(module)) for module in modules}
+    page = (paths.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^- versions, .*", page, re.MULTILINE)
+    named = set(re.findall(r"`([a-z_]+)(?:\.py|\.[A-Z_]*VERSIONS?)`", line))
+    assert named == {file.stem for file in versioned}
 
 
 FIELDS = [("profile", PROFILE, *of_field) for of_field in OF_PROFILE.items()]
