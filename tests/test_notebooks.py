@@ -1,6 +1,8 @@
 """What a reader meets: notebooks that are listed, clean, and run by their parameters."""
 
+import ast
 import re
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import nbformat
@@ -77,6 +79,31 @@ def test_a_text_says_where_a_slider_moves(number):
     cells = nbformat.read(paths.NOTEBOOKS / f"{NOTEBOOKS[number].file}.ipynb", 4).cells
     for text, cell in zip(cells, cells[1:], strict=False):
         assert "sliders.slide(" not in cell.source or "in jupyterlab" in text.source.lower()
+
+
+def with_recorded(cells: list) -> Iterator:
+    """Yield the cells that show what has rows of other models: of the record, or beside a run's."""
+    recorded = {"or_recorded", "to_draw"}  # then also the variables that hold such rows
+    for cell in cells:
+        lines = ast.parse(cell.source).body if cell.cell_type == "code" else []
+        for line in lines:
+            used = {of.id for of in ast.walk(line) if isinstance(of, ast.Name)}
+            used |= {of.attr for of in ast.walk(line) if isinstance(of, ast.Attribute)}
+            targets = getattr(line, "targets", [])
+            holds = {of.id for target in targets for of in ast.walk(target) if hasattr(of, "id")}
+            recorded = recorded | holds if used & recorded else recorded - holds
+        if lines and isinstance(lines[-1], ast.Expr) and used & recorded:
+            yield cell
+
+
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_a_table_with_recorded_rows_names_their_model(smoke_run, number):
+    """tiny-random cannot answer: all that is shown there is the record's."""
+    copy = nbformat.read(smoke_run / f"papermill_runs/smoke/{NOTEBOOKS[number].file}.ipynb", 4)
+    for cell in with_recorded(copy.cells):
+        shown = [of.data for of in cell.outputs if of.output_type == "execute_result"]
+        for table in (data for data in shown if "image/png" not in data):
+            assert re.search("model|smollm|qwen", "".join(table.values())), cell.source
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)

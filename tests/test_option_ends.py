@@ -27,16 +27,18 @@ def two_questions() -> evaluation.Task:
     return replace(task, examples=task.examples[:2])
 
 
-def test_states_and_letters_are_those_of_each_exit_of_the_cut_model():
+@pytest.mark.parametrize("block", [Block(2, 3), Block(5, 3)], ids=["within", "with the last"])
+def test_states_and_letters_are_those_of_each_exit_of_the_cut_model(block):
     """HF's own forward, whose last hidden state is after the norm, without the deeper layers: at
     the last token, and at the newline of each option's line."""
     model, tokenizer = loading.load("tiny-random", dtype="float32")
-    task, block = two_questions(), Block(2, 3)
+    task, depths = two_questions(), [*range(block.stop, 9)]
     read = states.read(model, tokenizer, task, [UNPRUNED, block], 2048)
     assert read[UNPRUNED]["depths"].tolist() == [*range(1, 9)]
     arrays = read[block]
-    assert arrays["depths"].tolist() == [5, 6, 7, 8]
-    for place, depth in enumerate((5, 6, 7, 8)):
+    assert arrays["depths"].tolist() == depths
+    assert len(arrays["states"]) == len(arrays["letters"]) == len(depths)
+    for place, depth in enumerate(depths):
         with dropped(model, block), dropped(model, Block(depth - 3, 8 - depth)):
             (letters,) = sweep(model, tokenizer, [UNPRUNED], [task]).choices
             for i, example in enumerate(task.examples):

@@ -145,14 +145,14 @@ def read(
         layers[-1].register_forward_hook(note_width),
     ):
         outputs = target_logprobs(model, blocks, rows, batch_tokens, task.name, at_each_depth)
-    return {
-        block: {
-            "depths": np.arange(max(1, block.stop), len(layers) + 1),
-            "states": np.stack([states for states, _ in outputs[block]], axis=1),
-            "letters": np.stack([letters for _, letters in outputs[block]], axis=1),
-        }
-        for block in blocks
-    }
+    of_cuts = {}
+    for block, of_rows in outputs.items():
+        depths = np.arange(max(1, block.stop), len(layers) + 1)
+        # where the last layer is dropped, its first state is also the final one
+        both = (np.stack(parts, axis=1) for parts in zip(*of_rows, strict=True))
+        states, letters = (part[-len(depths) :] for part in both)
+        of_cuts[block] = {"depths": depths, "states": states, "letters": letters}
+    return of_cuts
 
 
 def tokens_before_last(example: dict, tokenizer) -> list[int]:

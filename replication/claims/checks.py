@@ -190,14 +190,16 @@ class Measured:
         healed = [line for line in self.lines if line["treatment"] == "healed"]
         if self.part == "3c":
             healed = [line for line in healed if "task" not in line]
-        reasons = []
+        why = ""
         for line in healed:
             unhealed = line | {"treatment": "unhealed"}
             if "variant" in line:
                 unhealed["variant"] = NOT_HEALED
             curves = replace(self, lines=[unhealed, line]).curves(task)
-            reasons.append(statistics.unchanged(*curves) if all(curves) else "")
-        return reasons[0] if all(reasons) else ""
+            why = statistics.unchanged(*curves) if all(curves) else ""
+            if not why:
+                break
+        return why
 
     def _unpacked(self) -> str:
         """Return why 16 bits of the model are not 16; "" if they are."""
