@@ -17,6 +17,7 @@ from replication import measure, paths, profiles
 from replication.beyond import (
     depth_probe,
     jacobian_lens,
+    option_ends,
     repair,
     repeat,
     translator,
@@ -130,6 +131,7 @@ def measure_everything(profile) -> BlockDistances:
     repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])
     measure.table(translator.translated, maps, profile)
     measure.table(depth_probe.depths, maps, profile)
+    measure.table(option_ends.option_ends, maps, profile)
     measure.table(jacobian_lens.lens, maps, profile)
     measure.table(damage.damage, maps, profile)
     measure.table(repeat.repeats, maps, profile)
