@@ -40,8 +40,8 @@ def names(tmp_path_factory):
 
     The tiny model of `as_quick` passes for one that can answer what quick's model can.
     """
-    gaps = {task: gap for (model, task), gap in signals.recorded().items() if model == SMOLLM2}
-    known = {("tiny-random", task): gap for task, gap in gaps.items()}
+    recorded = signals.recorded().items()
+    known = {("tiny-random", task): of for (model, task), of in recorded if model == SMOLLM2}
     with pytest.MonkeyPatch.context() as patch:
         output = tmp_path_factory.mktemp("exercises")
         patch.setattr(paths, "RESULTS", output / "results")

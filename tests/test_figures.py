@@ -14,7 +14,6 @@ from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
 from replication.beyond import depth_probe, dose, letters, panels, repair
 from replication.figures import curves, style
-from replication.measure import signals
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +33,11 @@ def test_a_figure_of_a_model_without_rows_says_so(name):
 def test_what_is_left_out_stands_above_the_picture():
     """What a model cannot answer even whole, and what has failed."""
     columns = {"task": "mmlu", "value": np.nan, "n": 0, "chance": 0.25}
-    rows = [score(size, 0, **columns, status=signals.NOT_ASKED) for size in (0, 4)]
+    futile = "no answer: 60 questions do not tell the whole model from its floor"
+    rows = [score(size, 0, **columns, status=futile) for size in (0, 4)]
     rows += [score(4, 0, **columns | {"task": "boolq"}, status="oom")]
     assert curves.left_out(pd.DataFrame(rows)).splitlines() == [
-        "Not drawn: MMLU by letter, which m cannot answer even whole",
+        "m, MMLU by letter: 60 questions do not tell the whole model from its floor",
         "m, BoolQ: oom",
     ]
 

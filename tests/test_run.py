@@ -14,7 +14,6 @@ from nbclient.exceptions import DeadKernelError
 from lib import evaluation
 from lib.models.registry import GatedError
 from replication import paths, profiles, tables
-from replication.measure import signals
 from replication.run import execution, notebooks
 from replication.run.execution import Launch
 
@@ -92,14 +91,16 @@ def test_a_drawn_run_says_why_points_have_no_value(output):
     """Two scores of a model that cannot answer, and one of a model that needs more memory."""
     launch = Launch(notebooks.NOTEBOOKS["03"], {"PROFILE": profiles.DRAWN})
     first, *others = launch.tables
-    statuses = ["ok", signals.NOT_ASKED, "oom", signals.NOT_ASKED]
+    futile = "no answer: the whole model answers no better than its floor"
+    statuses = ["ok", futile, "oom", futile]
     rows = pd.DataFrame({"model": "m", "value": [0.5, None, None, None], "status": statuses})
     first.parent.mkdir(parents=True)
     rows.to_csv(first, index=False)
     for table in others:
         rows.head(1).to_csv(table, index=False)
     assert execution._gaps(launch).reason == (
-        "2 points without a value: the whole model cannot answer it; 1 points without a value: oom"
+        "2 points without a value: the whole model answers no better than its floor; "
+        "1 points without a value: oom"
     )
 
 

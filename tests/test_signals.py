@@ -11,6 +11,7 @@ from lib.blocks import UNPRUNED, Block
 from replication import claims, figures, paths, profiles, tables
 from replication.beyond import letters
 from replication.measure import request, signals
+from replication.measure.signals import Known
 from replication.run.jobs import by_job
 from replication.run.notebooks import NOTEBOOKS
 
@@ -44,7 +45,9 @@ def test_a_model_that_the_record_does_not_know_is_asked_whole_first(output, monk
     table = measured_scores("tiny-random", smoke, [Block(1, 2)], ["arc_easy", "c4"])
     table = table.set_index(["task", "block_size"])
     assert table.value.notna().tolist() == [True, False, True, True]
-    assert table.status["arc_easy", 2] == signals.NOT_ASKED
+    assert (
+        table.status["arc_easy", 2] == "no answer: the whole model answers no better than its floor"
+    )
     variant = request.score("tiny-random", smoke, "arc_easy_symbols", Block(1, 2))
     assert not signals.needs_signal(variant)
 
@@ -63,6 +66,7 @@ def whole(gap: float, **columns) -> dict:
     """Return a whole model's score of ARC-Easy so many standard errors above its floor."""
     score = {"model": SMOLLM2, "task": "arc_easy", "block_size": 0, "steps": 0, "n": 90}
     score |= {"value": 0.25 + gap * 0.05, "standard_error": 0.05, "floor": 0.25}
+    score["request"] = '{"questions": 90}'
     return score | {"chance": 0.25, "majority": 0.25, "choices": None, "answers": None} | columns
 
 
@@ -70,23 +74,50 @@ def test_the_record_knows_the_clearest_score_of_a_whole_model(tmp_path, monkeypa
     """Of more questions, say; not one of a cut or a healed model."""
     monkeypatch.setattr(paths, "RECORDED", tmp_path)
     others = whole(9, block_size=3), whole(9, steps=8), whole(np.nan)
-    for name, rows in {"few": [whole(2), *others], "many": [whole(6)], "some": [whole(3)]}.items():
+    some = whole(3, n=170, request='{"questions": 10, "subjects": 18}')
+    for name, rows in {"few": [whole(2), *others], "many": [whole(6)], "some": [some]}.items():
         place = tables.file(name, profiles.get("recorded"))
         tables.write_file(pd.DataFrame(rows), place)
-    assert signals.recorded.__wrapped__() == {(SMOLLM2, "arc_easy"): pytest.approx(6)}
+    (known,) = signals.recorded.__wrapped__().values()
+    assert known == (pytest.approx(6), 170, 180)
 
 
 @pytest.mark.parametrize("is_recorded", [True, False])
-@pytest.mark.parametrize("gap, futile", [(1.5, True), (3.9, True), (4.1, False)])
+@pytest.mark.parametrize(
+    "gap, why",
+    [
+        (0.5, "no answer: the whole model answers no better than its floor"),
+        (1.5, "no answer: 90 questions do not tell the whole model from its floor"),
+        (3.9, "no answer: 90 questions do not tell the whole model from its floor"),
+        (4.1, None),
+    ],
+)
 def test_a_cut_is_asked_where_the_whole_model_is_four_errors_above_its_floor(
-    monkeypatch, is_recorded, gap, futile
+    monkeypatch, is_recorded, gap, why
 ):
-    known = {(SMOLLM2, "arc_easy"): gap} if is_recorded else {}
-    monkeypatch.setattr(signals, "recorded", lambda: known)
+    quick = profiles.get("quick")
+    known = Known(gap, 90, quick.arc_easy_questions)
+    monkeypatch.setattr(
+        signals, "recorded", lambda: {(SMOLLM2, "arc_easy"): known} if is_recorded else {}
+    )
     monkeypatch.setattr(signals.results, "load", lambda *_: [whole(gap)])
-    cut = request.score(SMOLLM2, profiles.get("quick"), "arc_easy", Block(3, 2))
+    cut = request.score(SMOLLM2, quick, "arc_easy", Block(3, 2))
     cut = replace(cut, params=cut.params | {"revision": "that of the weights"})
-    assert signals.is_futile(cut) == futile
+    assert signals.why_futile(cut) == why
+    assert signals.is_futile(cut) == bool(why)
+
+
+@pytest.mark.parametrize(
+    "gap, questions, decides", [(2.6, 50, True), (2.6, 16, False), (1, 16, True), (6, 16, True)]
+)
+def test_what_few_recorded_questions_do_not_tell_more_may(monkeypatch, gap, questions, decides):
+    """GSM8K: 16 problems did not tell the 1.5B from 0, and 50 were never asked for it."""
+    known = {(SMOLLM2, "gsm8k"): Known(gap, questions, questions)}
+    monkeypatch.setattr(signals, "recorded", lambda: known)
+    overnight = replace(profiles.get("overnight"), gsm8k_generated=50)
+    cut = request.score(SMOLLM2, overnight, "gsm8k", Block(3, 2))
+    assert signals.needs_signal(cut)
+    assert signals.is_known(cut) == decides
 
 
 def test_the_whole_model_of_a_cut_is_no_healed_one():

@@ -38,6 +38,13 @@ def no_signal(score) -> bool:
     return pd.notna(score.value) and pd.notna(floor(score)) and not gap(score) >= SIGNAL
 
 
+def unclear(gap: float, n: int) -> str:
+    """Return why nothing is said of a model's cuts: as a status of their rows."""
+    if gap < 1:
+        return "no answer: the whole model answers no better than its floor"
+    return f"no answer: {n:.0f} questions do not tell the whole model from its floor"
+
+
 @dataclass(frozen=True)
 class Curve:
     """The scores of a model with more and more layers dropped.

@@ -30,7 +30,7 @@ from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.curves import transitions
 from replication.beyond.letters import FORMS
-from replication.measure.experiments import cuts, unpruned
+from replication.measure.experiments import at_sizes, cuts, unpruned
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import grouped
@@ -101,15 +101,11 @@ def second_model(name: str, distances, profile: Profile) -> list[Request]:
     """
     if name in profile.study_models:
         return []
-    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
-    requested = []
+    sizes, requested = {strategy: range(1, most + 1) for strategy, most in MOST.items()}, []
     for form in ("letters", "content"):
-        task = FORMS["arc_easy"][form]
         labels = {"questions": "ARC-Easy, all", "form": form, "asked_anyway": True}
-        requested += unpruned(name, few_shot, [task], **labels)
-        for strategy, most in MOST.items():
-            sizes = range(1, min(most, distances.num_layers - 1) + 1)
-            requested += cuts(name, distances, few_shot, [task], [strategy], sizes, **labels)
+        tasks = [FORMS["arc_easy"][form]]
+        requested += at_sizes(name, distances, profile, tasks, sizes, **labels)
     return requested
 
 

@@ -43,7 +43,7 @@ from replication.beyond.biases import (
 )
 from replication.figures.style import STYLE, colour, finished, label, nothing_measured, panel_grid
 from replication.measure import cache, fetching
-from replication.measure.experiments import cuts, unpruned
+from replication.measure.experiments import at_sizes
 from replication.measure.request import BLOCK, Request, task_of
 from replication.profiles import Profile
 
@@ -72,19 +72,10 @@ NAMES = {UNBIASED: "as letters, biases removed", ACCURACY: "as answered"}
 
 
 def depths(name: str, distances, profile: Profile) -> list[Request]:
-    """Return each task whole and after CUTS, after as many examples as MMLU has, of the main model.
-
-    ARC-Easy has all questions of the profile.
-    """
+    """Return each task whole and after CUTS, of the main model."""
     if name != profile.main_model:
         return []
-    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
-    requested = []
-    for task in TASKS:
-        requested += unpruned(name, few_shot, [task])
-        for strategy, every in CUTS.items():
-            sizes = [size for size in every if size < distances.num_layers - 1]
-            requested += cuts(name, distances, few_shot, [task], [strategy], sizes)
+    requested = at_sizes(name, distances, profile, list(TASKS), CUTS)
     versioned = {"depths_version": VERSION}
     return [Request("depths", one.params | versioned, one.labels) for one in requested]
 

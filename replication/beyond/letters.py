@@ -16,7 +16,15 @@ from lib.evaluation import KINDS
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid, left_out
 from replication.figures.style import is_recorded, label
-from replication.measure.experiments import QA, WITH_EXIT, cuts, healed, unhealed, unpruned
+from replication.measure.experiments import (
+    QA,
+    WITH_EXIT,
+    at_sizes,
+    cuts,
+    healed,
+    unhealed,
+    unpruned,
+)
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import RECORD
@@ -31,6 +39,7 @@ FORMS = {  # a question set, and the tasks that ask it by letter, by content and
     },
 }
 FEW_DROPPED = 0.25  # of all layers
+BY_CONTENT = dict.fromkeys(WITH_EXIT, (3, 5, 6))  # layers dropped
 ABOUT = "The following are questions (with answers) about {}.\n\n"
 
 
@@ -113,6 +122,14 @@ def exits(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.study_models:
         return []
     return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
+
+
+def by_content(name: str, distances, profile: Profile) -> list[Request]:
+    """Return all questions of ARC-Easy by content after BY_CONTENT, of the main model."""
+    if name != profile.main_model:
+        return []
+    labels = {"questions": "ARC-Easy, all", "form": "content"}
+    return at_sizes(name, distances, profile, ["arc_easy"], BY_CONTENT, **labels)
 
 
 # ---- the figures ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ question is a row of one batch of a token or two (`read`).
 
 from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ from replication.beyond.depth_probe import (
 from replication.beyond.option_probe import option_ends, option_starts
 from replication.beyond.states import write
 from replication.measure import cache, fetching
-from replication.measure.experiments import cuts, unpruned
+from replication.measure.experiments import at_sizes
 from replication.measure.request import BLOCK, Request, task_of
 from replication.profiles import Profile
 
@@ -63,11 +63,7 @@ def transplants(name: str, distances, profile: Profile) -> list[Request]:
     """Return ARC-Easy by letter with every change, whole and after CUTS, of the main model."""
     if name != profile.main_model:
         return []
-    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
-    requested = unpruned(name, few_shot, [TASK])
-    for strategy, every in CUTS.items():
-        sizes = [size for size in every if size < distances.num_layers - 1]
-        requested += cuts(name, distances, few_shot, [TASK], [strategy], sizes)
+    requested = at_sizes(name, distances, profile, [TASK], CUTS)
     versioned = {"transplants_version": VERSION}
     return [Request("transplants", one.params | versioned, one.labels) for one in requested]
 

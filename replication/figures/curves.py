@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lib.evaluation import KINDS
 from replication.analysis.answers import boolq_ranking
-from replication.analysis.curves import no_signal
+from replication.analysis.curves import gap, no_signal, unclear
 from replication.figures.style import (
     PALE,
     STYLE,
@@ -53,7 +53,6 @@ UNITS = {  # of a score; all others are accuracies
     "gsm8k_bpb": "bits per byte",
 }
 QA = ["mmlu", "boolq", "arc_easy"]
-UNABLE = "the whole model cannot answer it"  # so nothing is drawn
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
@@ -215,19 +214,15 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     is_missing = own.value.isna() & (own.status != "ok")
     own = own.assign(status=own.status.mask(partly, "not measured at some sizes"))
     missing = own[is_missing].drop(silent.index, errors="ignore")
-    unable = silent[silent.model.isin(own.model)].assign(status=UNABLE)
-    missing = pd.concat([missing, unable])
+    wholes = silent[(silent.block_size == 0) & silent.model.isin(own.model)]
+    statuses = [unclear(gap(row), row.n) for row in wholes.itertuples()]
+    missing = pd.concat([missing, wholes.assign(status=statuses)])
     tasks_of = {}
     for (task, status), rows in missing.groupby(["task", "status"], sort=False):
         models = ", ".join(rows.model.map(label).unique())
         name = KINDS[task].label if task in KINDS else TASKS[task]
         tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
-    lines = []
-    for (models, status), names in tasks_of.items():
-        line = f"{models}, {', '.join(names)}: {status}"
-        if status == UNABLE:
-            line = f"Not drawn: {', '.join(names)}, which {models} cannot answer even whole"
-        lines.append(line)
+    lines = [f"{models}, {', '.join(names)}: {why}" for (models, why), names in tasks_of.items()]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ transformers.
 `distances` is a BlockDistances, or whatever else has num_layers and best_start(size).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -103,6 +103,27 @@ def healed(
         requests += cuts(
             name, distances, profile, tasks, [strategy], of_strategy, healing, **labels or {}
         )
+    return requests
+
+
+def at_sizes(
+    name: str,
+    distances,
+    profile: Profile,
+    tasks: Sequence[str],
+    sizes: Mapping[str, Sequence[int]],
+    **labels,
+) -> list[Request]:
+    """The scores of each task whole, and after each strategy's blocks of its sizes, unhealed.
+
+    ARC-Easy has as many solved examples as MMLU, and all questions of the profile.
+    """
+    few_shot, requests = replace(profile, arc_easy_shots=profile.mmlu_shots), []
+    for task in tasks:
+        requests += unpruned(name, few_shot, [task], **labels)
+        for strategy, every in sizes.items():
+            possible = [size for size in every if size < distances.num_layers - 1]
+            requests += cuts(name, distances, few_shot, [task], [strategy], possible, **labels)
     return requests
 
 
@@ -215,8 +236,8 @@ def _variants(
 def reasoning(name: str, distances, profile: Profile) -> list[Request]:
     """The likelihood of GSM8K's gold solutions, at every size, unhealed.
 
-    And what models write to its problems, where the profile heals. HellaSwag of the models of the
-    ablations only: it takes longer than all else.
+    And what models write to its problems, where the profile heals. HellaSwag of
+    the models of the ablations only: it takes longer than all else.
     """
     tasks = ["hellaswag", "gsm8k_bpb"] if name in profile.ablation_models else ["gsm8k_bpb"]
     requests = unhealed(name, distances, profile, tasks, ["similarity"])

@@ -62,8 +62,8 @@ def _gap(request: Request) -> dict:
     status = NotMeasured.status
     if healing and healing[0]["status"] != "ok":
         status = healing[0]["status"]
-    elif signals.is_futile(request):
-        status = signals.NOT_ASKED
+    else:
+        status = signals.why_futile(request) or status
     origin = cache.origin(request.kind, request.params, status)
     return cache.columns(request.params) | origin
 

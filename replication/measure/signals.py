@@ -1,11 +1,14 @@
 """What a model can answer: a task that the whole model cannot answer is not asked of its cuts.
 
 The whole model needs a score SIGNAL standard errors above its floor; of BoolQ, an AUC so far above
-one half will do. The recorded run knows that of its models. Any other model is asked whole first.
+one half will do. The recorded run knows that of its models, where it asked them as many questions.
+Any other model is asked whole first.
 """
 
+import json
 from collections.abc import Iterable
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,30 +17,40 @@ from lib.blocks import UNPRUNED
 from lib.evaluation import KINDS
 from replication import tables
 from replication.analysis.answers import boolq_ranking
-from replication.analysis.curves import SIGNAL, gap
+from replication.analysis.curves import SIGNAL, gap, unclear
 from replication.measure import cache as results
 from replication.measure.request import BLOCK, Request
 from replication.profiles import DRAWN, PROFILES
 
-NOT_ASKED = "no answer: the whole model cannot answer it"
 OF_CUT = ("recipe", "healing_version", "healing_data")  # parameters that a whole model has not
 READ = ["model", "task", "block_size", "steps", "n", "value", "standard_error"]
-READ += ["chance", "majority", "floor", "choices", "answers"]
+READ += ["chance", "majority", "floor", "choices", "answers", "request"]
+
+
+class Known(NamedTuple):
+    """What is known of a whole model and a task: how many standard errors it is above its floor,
+    of how many questions, and how many were to be asked."""
+
+    gap: float
+    n: int
+    questions: int
 
 
 @cache
-def recorded() -> dict[tuple[str, str], float]:
-    """Return how many standard errors whole models are above their floor in the recorded run, at
-    most, by model and task."""
-    gaps = {}
+def recorded() -> dict[tuple[str, str], Known]:
+    """Return what the recorded run knows, by model and task: the largest gap, most questions."""
+    known = {}
     for _, table in tables.read_all(tables.folder(PROFILES[DRAWN])):
         if not set(READ) <= set(table):
             continue
         is_whole = (table.block_size == 0) & (table.steps == 0) & table.value.notna()
         for score in table.loc[is_whole, READ].to_dict("records"):
-            key = score["model"], score["task"]
-            gaps[key] = float(np.fmax(gaps.get(key, np.nan), largest_gap(score)))
-    return {key: value for key, value in gaps.items() if np.isfinite(value)}
+            gap, questions = largest_gap(score), _questions(json.loads(score["request"]))
+            one = Known(gap, int(score["n"]), questions)
+            if np.isfinite(gap):
+                key = score["model"], score["task"]
+                known[key] = Known(*map(max, known.get(key, one), one))
+    return known
 
 
 def largest_gap(score: dict) -> float:
@@ -72,9 +85,20 @@ def needs_signal(request: Request) -> bool:
 
 
 def is_known(request: Request) -> bool:
-    """Return whether the recorded run has the whole model's score of the task, or of that which
-    decides for it."""
-    return _key(request) in recorded()
+    """Return whether the recorded run decides: it has the whole model's score of the task, or of
+    that which decides for it, and the same score of as many questions as are asked now would say
+    the same."""
+    known = recorded().get(_key(request))
+    if known is None:
+        return False
+    if known.gap >= SIGNAL or KINDS[request.params["task"]].like:
+        return True
+    more = max(1, _questions(request.params) / known.questions)
+    return known.gap * np.sqrt(more) < SIGNAL
+
+
+def _questions(params: dict) -> int:
+    return (params.get("questions") or 0) * params.get("subjects", 1)
 
 
 def _key(request: Request) -> tuple[str, str]:
@@ -85,17 +109,25 @@ def _key(request: Request) -> tuple[str, str]:
 def is_futile(request: Request) -> bool:
     """Return whether the whole model cannot answer the task: by the record, else by its own score,
     once that is stored."""
+    return why_futile(request) is not None
+
+
+def why_futile(request: Request) -> str | None:
+    """Return the status of a cut that is not asked, since the whole model is at its floor, or is
+    not told from it by so many questions; None of one that is asked."""
     if not needs_signal(request):
-        return False
+        return None
     if is_known(request):
-        return recorded()[_key(request)] < SIGNAL
-    whole = whole_of(request)
-    if whole.params == request.params or "revision" not in request.params:
-        return False
-    stored = results.load(whole.kind, whole.params)
-    if stored is None:
-        return False
-    return largest_gap(stored[0]) < SIGNAL
+        known = recorded()[_key(request)]
+    else:
+        whole = whole_of(request)
+        if whole.params == request.params or "revision" not in request.params:
+            return None
+        stored = results.load(whole.kind, whole.params)
+        if stored is None:
+            return None
+        known = Known(largest_gap(stored[0]), stored[0]["n"], _questions(whole.params))
+    return unclear(known.gap, known.n) if known.gap < SIGNAL else None
 
 
 def asked(requests: Iterable[Request]) -> list[Request]:
