@@ -236,8 +236,8 @@ def _variants(
 def reasoning(name: str, distances, profile: Profile) -> list[Request]:
     """The likelihood of GSM8K's gold solutions, at every size, unhealed.
 
-    And what models write to its problems, where the profile heals. HellaSwag of
-    the models of the ablations only: it takes longer than all else.
+    And what models write to its problems, where the profile heals. HellaSwag of the models of the
+    ablations only: it takes longer than all else.
     """
     tasks = ["hellaswag", "gsm8k_bpb"] if name in profile.ablation_models else ["gsm8k_bpb"]
     requests = unhealed(name, distances, profile, tasks, ["similarity"])
