@@ -323,6 +323,14 @@ def test_a_healing_that_changed_nothing_is_not_judged(unchanged, part):
     assert one.why.startswith("healing changed nothing for certain")
 
 
+def test_other_seeds_of_a_shorter_healing_are_judged_beside_the_longer_one():
+    run = a_run()
+    shorter = variants("more seeds", "seed {}", SEEDS | CONTRADICTS["10b"]["seeds"], N)
+    run.tables["more_seeds"] = joined(shorter).assign(steps=64)
+    both = {v.task: v.direction for v in checks.ablations(run) if v.claim == "10b"}
+    assert both == {"c4": "agrees", "c4, 64 steps": "differs"}
+
+
 def test_deeper_models_are_more_robust_or_not():
     assert verdict(robust((0.2, 0.4, 0.6)), "8").direction == "agrees"
     assert verdict(robust((0.6, 0.4, 0.2)), "8").direction == "differs"

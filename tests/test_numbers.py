@@ -17,6 +17,7 @@ DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\dB])")  # not that of Qwen2.5 or o
 NOT_MEASURED = {  # decimals in findings that are no measurements of the record
     **dict.fromkeys(["03", "04", "15"], {"0.3"}),  # % of the paper's tokens
     "05": {"0.1"},  # the bound of claim 9b
+    "06": {"0.05"},  # of claim 10b
     "08": {"0.01", "0.1"},  # thresholds
     "13": {"0.25"},  # "less than"
 }

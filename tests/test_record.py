@@ -19,7 +19,6 @@ COMMITTED = {
     "recorded": paths.RECORDED / profiles.RECORDED,
     "figures": paths.FIGURES / profiles.RECORDED,
 }
-ASKED_NO_MORE = {"stories", "more_seeds"}  # recorded tables of no experiment; 10.3 has every_place
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_a_record_from_nothing_has_what_is_committed(smoke_run, recorded, monkey
     copied = {"recorded": recorded / "smoke", "figures": paths.FIGURES / "smoke"}
     for kind, folder in COMMITTED.items():
         names = {file.name for file in folder.iterdir() if not file.name.startswith("explorer")}
-        names -= {f"{name}.parquet" for name in ("every_place", *ASKED_NO_MORE)}
+        names -= {"every_place.parquet"}  # which exercise 10.3 asks for
         assert {file.name for file in copied[kind].iterdir()} == names
 
 
@@ -115,9 +114,8 @@ def record_alone(tmp_path_factory):
 
 
 def test_every_recorded_table_has_an_experiment():
-    """But those that stay as evidence."""
     recorded = {file.stem for file in COMMITTED["recorded"].glob("*.parquet")}
-    assert recorded - ASKED_NO_MORE == set(EXPERIMENTS)
+    assert recorded == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -3,8 +3,10 @@
 import numpy as np
 from test_claims import SCORES, a_run, changed, grows, verdict
 
-from replication import claims, profiles
+from lib.models import registry
+from replication import claims, profiles, tables
 from replication.analysis.curves import SIGNAL
+from replication.claims import checks
 from replication.claims.bounds import verdict_of
 
 SIMPLE_LOSS = SCORES["c4", "simple", "healed"]
@@ -50,6 +52,20 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
     assert rows[12].endswith("| **holds** in part |")
     contradicting = verdict_of("1", "Phi-2", "mmlu", (0.4, 0.35, 0.45), {"mmlu": 90})
     assert "on one task, fails on another" in claims.in_words(here=[*verdicts, contradicting])
+
+
+def test_each_model_that_was_asked_stories_is_judged_by_them():
+    """Whichever table has them; no point of a line is there twice."""
+    profile = profiles.get(profiles.DRAWN)
+    asked = set()
+    for _, table in tables.read_all(tables.folder(profile)):
+        if "task" in table:
+            asked |= set(table.model[table.task == "hellaswag"])
+    run = claims.gather(profile)
+    judged = checks.on_lines(run, "13a", *checks.LINES["13a"])
+    assert {verdict.model for verdict in judged} == set(map(registry.label, asked)) and asked
+    points = ["model", "task", "strategy", "treatment", "block_start", "block_size"]
+    assert not run.tables["scores"].duplicated(points).any()
 
 
 def test_quick_asks_enough_of_arc_easy_for_a_signal():

@@ -119,10 +119,11 @@ def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
     Raises ValueError if a run with LIMIT has left some of them: they are compared by example.
     """
     points = points.sort_values("fraction")
-    for other in points[points.n != unpruned.n].itertuples():
+    count = len(unpruned.examples)
+    for other in points[points.examples.map(len) != count].itertuples():
         raise ValueError(
-            f"Of {other.task}, table 'unhealed' has {unpruned.n:.0f} examples, {other.treatment!r} "
-            f"{other.n:.0f}: one is of a run with LIMIT. Measure both again without LIMIT."
+            f"Of {other.task}, table 'unhealed' has {count} examples, {other.treatment!r} "
+            f"{len(other.examples)}: one is of a run with LIMIT. Measure both again without LIMIT."
         )
     examples = [np.asarray(row, float) for row in (unpruned.examples, *points.examples)]
     weights = np.asarray(unpruned.weights, float)

@@ -77,6 +77,7 @@ ABLATIONS = {  # part: a statistic, the table and ablation of its healed lines, 
     "11a": (statistics.gain, "ranks", "similarity", {}, MOST_AND_FEWEST),
     "11b": (statistics.gain, "ranks", "similarity", C4, MOST_AND_FEWEST),
 }
+AGAIN = {"seeds": ("more_seeds", "more seeds")}  # by table: where its parts are judged again
 DEFINITIONS = {  # others of a line: a verdict that turns with one of them is not decided
     "from chance, not from the floor": over_chance,
     "at the first crossing": first_crossings,
@@ -225,13 +226,21 @@ def ablations(run: RunTables) -> Iterator[Verdict]:
 
     The table has the variants in order: the given order, no example, the lowest rank come first.
     """
-    for part, (statistic, table, ablation, task, places) in ABLATIONS.items():
-        healed = {"ablation": ablation, "treatment": "healed"}
-        variants = run.points(table, **healed).variant.unique()
-        lines = [healed | task | {"variant": variant} for variant in variants]
-        if len(lines) > 1:
-            lines = [lines[place] for place in places or range(len(lines))]
-            yield from on_lines(run, part, statistic, lines, table)
+    for part, (statistic, *source, task, places) in ABLATIONS.items():
+        for table, ablation in filter(None, (source, AGAIN.get(source[0]))):
+            healed = {"ablation": ablation, "treatment": "healed"}
+            variants = run.points(table, **healed).variant.unique()
+            lines = [healed | task | {"variant": variant} for variant in variants]
+            if len(lines) > 1:
+                lines = [lines[place] for place in places or range(len(lines))]
+                for verdict in on_lines(run, part, statistic, lines, table):
+                    yield verdict if table == source[0] else _with_steps(verdict, run, table)
+
+
+def _with_steps(verdict: Verdict, run: RunTables, table: str) -> Verdict:
+    """Return a verdict whose task names the length of the table's healings, too."""
+    steps = run.points(table, treatment="healed").steps.max()
+    return replace(verdict, task=f"{verdict.task}, {steps:.0f} steps")
 
 
 def robustness(run: RunTables) -> Iterator[Verdict]:

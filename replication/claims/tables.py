@@ -18,8 +18,9 @@ NOTHING = pd.DataFrame(columns=["model", "task", "strategy", "treatment", "varia
 SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score and its unpruned one
 NOT_HEALED = "unhealed"  # the variant of the cuts that variants of healing begin with
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
-SCORES = ("unhealed", "healed", "test_split", "reasoning")
-TABLES = (*SCORES, "prompts", "seeds", "ranks", "stacked", "cost", "damage", "exits")
+SCORES = ("unhealed", "healed", "test_split", "reasoning", "stories")
+TABLES = (*SCORES, "prompts", "seeds", "more_seeds", "ranks", "stacked", "cost", "damage", "exits")
+ONE_POINT = ["request", "strategy", "treatment"]  # the same in two of SCORES
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ def gather(profile: Profile) -> RunTables:
     there = {name: table for name in TABLES if len(table := _measured(name, profile))}
     curves = [there.pop(name) for name in SCORES if name in there]
     if curves:
-        curves.append(boolq_ranking(pd.concat(curves)))
-        there["scores"] = pd.concat(curves, ignore_index=True)
+        scores = pd.concat(curves).drop_duplicates(ONE_POINT)
+        there["scores"] = pd.concat([scores, boolq_ranking(scores)], ignore_index=True)
     with suppress(NotMeasured):
         return RunTables(tables.maps(profile), there)
     return RunTables({}, there)

@@ -25,10 +25,12 @@ from replication.profiles import (
     STRATEGIES,
     Profile,
     recipe,
+    sizes_at,
 )
 
 WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
 TASKS = (*QA, "c4")
+STORY_SIZES = (1, 3, 5, 7)  # layers dropped
 
 
 # ---- what a notebook wants of one model -----------------------------------------------------
@@ -197,6 +199,21 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
     return _variants(name, distances, "seeds", variants, VARIED, sizes)
 
 
+def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
+    """The seed of healing at the other depths of notebook 03's doses, healed for the middle one of
+    their lengths."""
+    if name not in profile.ablation_models:
+        return []
+    depths = profile.dose_fractions, profile.ablation_fractions
+    others, seen = (sizes_at(fractions, distances.num_layers) for fractions in depths)
+    sizes = [size for size in others if size not in seen]
+    if not sizes:
+        return []
+    steps = profile.dose_steps[(len(profile.dose_steps) - 1) // 2]
+    variants = {f"seed {seed}": (profile, {"seed": seed, "steps": steps}) for seed in SEEDS}
+    return _variants(name, distances, "more seeds", variants, VARIED[1:], sizes)
+
+
 def ranks(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 9: the LoRA rank, of its strategies; also on ARC-Easy's test split."""
     if name not in profile.rank_models or not profile.ablation_ranks:
@@ -244,3 +261,17 @@ def reasoning(name: str, distances, profile: Profile) -> list[Request]:
     requests += unpruned(name, profile, ["gsm8k"])
     sizes = profile.healed_sizes(distances.num_layers, name)
     return requests + cuts(name, distances, profile, ["gsm8k"], ["similarity"], sizes)
+
+
+def stories(name: str, distances, profile: Profile) -> list[Request]:
+    """MMLU, HellaSwag and GSM8K's gold solutions of the main model, also with an early exit.
+
+    After few layers, and on few questions of HellaSwag. Only in a profile that names the models to
+    study: in others it would take more time than it tells.
+    """
+    if name != profile.main_model or name not in profile.study_names:
+        return []
+    count = min(profile.hellaswag_questions, profile.ablation_questions)
+    few, tasks = replace(profile, hellaswag_questions=count), ["mmlu", "hellaswag", "gsm8k_bpb"]
+    cut = cuts(name, distances, few, tasks, WITH_EXIT[::2], STORY_SIZES)
+    return unpruned(name, few, tasks) + cut

@@ -75,7 +75,7 @@ NOTEBOOKS = {
     "06": Notebook(
         "06_ablation_seeds",
         ("figure_8",),
-        experiments=(experiments.seeds,),
+        experiments=(experiments.seeds, experiments.more_seeds),
         models=attrgetter("ablation_models"),
     ),
     "07": Notebook(
@@ -103,7 +103,7 @@ NOTEBOOKS = {
     "11": Notebook(
         "11_reasoning",
         ("figure_beyond",),
-        experiments=(experiments.reasoning,),
+        experiments=(experiments.reasoning, experiments.stories),
         models=attrgetter("study_models"),
     ),
     "12": Notebook(
