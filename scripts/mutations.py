@@ -23,7 +23,8 @@ IGNORED = shutil.ignore_patterns(".git", ".venv", "wheels", *LARGE, "papermill_r
 
 
 def survives(mutation: dict[str, str], copy: Path) -> bool:
-    """Return whether the test passes with the error. Raises ValueError if `old` is not there once.
+    """Return whether the test passes with the error. Raises ValueError if `old` is not there once,
+    or no test was run.
 
     copy: of the checkout, which is as before afterwards.
     """
@@ -36,6 +37,8 @@ def survives(mutation: dict[str, str], copy: Path) -> bool:
     try:
         environment = os.environ | {"PYTHONPATH": str(copy)}
         run = subprocess.run(command, cwd=copy, env=environment, capture_output=True)
+        if run.returncode not in (0, 1):  # a test that is not there, say
+            raise ValueError(f"{mutation['name']}: pytest ended with {run.returncode}.")
         return not run.returncode
     finally:
         file.write_text(right, encoding="utf-8")

@@ -4,6 +4,7 @@ import subprocess
 
 import pandas as pd
 
+from lib import storage
 from replication import paths
 from scripts import kept
 
@@ -28,6 +29,16 @@ def test_no_row_of_the_list_was_ever_removed():
     history = subprocess.run(command, capture_output=True, text=True).stdout
     removed = {line[1:] for line in history.splitlines() if line[:1] == "-" and line[:3] != "---"}
     assert removed <= set(kept.FILE.read_text(encoding="utf-8").splitlines())
+
+
+def test_every_known_error_has_its_place_and_its_test():
+    """tests/mutations.csv: else nothing is tried, and the error passes for caught."""
+    for row in storage.rows(paths.ROOT / "tests" / "mutations.csv"):
+        assert (paths.ROOT / row["file"]).read_text().count(row["old"]) == 1, row["name"]
+        for test in row["test"].split():
+            file, _, function = test.partition("::")
+            test_file = (paths.ROOT / file).read_text()
+            assert f"def {function.split('[')[0]}" in test_file, row["name"]
 
 
 def gone(rows, page, folder) -> list[str]:
