@@ -286,8 +286,8 @@ def test_killed_and_resumed_is_undisturbed(healed, model, tmp_path, monkeypatch,
         assert storage.digest(out / file) == storage.digest(undisturbed / file)
 
 
-def test_a_healing_that_diverges_is_one_sentence(model, tmp_path, capsys):
-    """It leaves no folder; with a lower rate the same command ends well."""
+def test_a_healing_that_diverges_is_one_sentence(model, tmp_path, capsys, monkeypatch):
+    """It leaves no folder; with a lower rate the same command ends well. So is one without room."""
     out = tmp_path / "smaller"
     command = [model, str(out), "--layers", "2", "--limit", "4", "--tasks", "c4", "--heal", "1"]
     assert main([*command, "--lr", "1e30"]) == 2
@@ -295,6 +295,10 @@ def test_a_healing_that_diverges_is_one_sentence(model, tmp_path, capsys):
     assert said.err.splitlines()[-1] == "The healing ended as diverged: choose a lower LR."
     assert f"What is done lies in {out}.work: the same command goes on" in said.out
     assert not out.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "heal", lambda *args: SimpleNamespace(status="oom"))
+        assert main([*command, "--lr", "1e-4"]) == 2
+        assert "needs more memory than is free" in capsys.readouterr().err.splitlines()[-1]
     assert main([*command, "--lr", "1e-4"]) == 0
 
 

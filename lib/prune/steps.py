@@ -279,6 +279,12 @@ def fit_map(work: Work, model, tokenizer, blocks: list[Block]) -> linear.Mapped:
     return mapped
 
 
+UNHEALED = {  # what to do, by the status of a healing
+    "diverged": "ended as diverged: choose a lower LR",
+    "oom": "needs more memory than is free: drop more layers, or run it on another device",
+}
+
+
 def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
     """Heal the cut; return the adapter. Raises RuntimeError if that does not end well."""
     recipe = work.options.recipe(model.num_parameters(), model.device.type == "cpu")  # whole
@@ -287,7 +293,7 @@ def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
             linear.add_map_hook(model, block, block.change)
         healed = heal(model, tokenizer, recipe, work.folder / "healing")
     if healed.status != "ok":
-        raise RuntimeError(f"The healing ended as {healed.status}: choose a lower LR.")
+        raise RuntimeError(f"The healing {UNHEALED[healed.status]}.")
     facts = {"real_tokens": healed.real_tokens, "epochs": healed.epochs}
     work.results["healing"] = asdict(recipe) | {"source": ""} | facts  # with no path
     return healed.adapter
