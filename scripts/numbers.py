@@ -52,10 +52,29 @@ def half_lost() -> pd.DataFrame:
     scores = scores[scores.task.isin(["mmlu", "arc_easy", "arc_easy_test", "hellaswag"])]
     ranking = analysis.boolq_ranking(measured("unhealed"))
     other = measured("letter_biases").query("questions == 'other'")
-    halves = analysis.transitions(pd.concat([scores, ranking, other]))
+    halves = analysis.transitions(pd.concat([scores, ranking, other, all_of_mmlu()]))
     letters = biases.halves(letter_measures())
     both = pd.concat([halves.assign(measure=""), letters], ignore_index=True)
     return both.infer_objects()
+
+
+def all_of_mmlu() -> pd.DataFrame:
+    """Return scores of MMLU by letter on both sets of questions together, as task "mmlu, all"."""
+    rows = []
+    cut = ["model", "strategy", "treatment", "block_start", "block_size"]
+    for _, sets in measured("letter_biases").groupby(cut, sort=False):
+        if len(sets) < 2:
+            continue
+        both = {
+            name: np.concatenate(list(sets[name])) for name in ("examples", "weights", "answers")
+        }
+        value, error = weighted_mean(both["examples"], both["weights"])
+        letters = [
+            np.average(both["answers"] == letter, weights=both["weights"]) for letter in range(4)
+        ]
+        row = sets.iloc[0].to_dict() | both | {"task": "mmlu, all", "n": sets.n.sum()}
+        rows.append(row | {"value": value, "standard_error": error, "floor": max(letters)})
+    return pd.DataFrame(rows)
 
 
 def letter_measures() -> pd.DataFrame:

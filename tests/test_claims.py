@@ -105,6 +105,11 @@ def grown(start, size):
     return growth_only(turns)[start, np.minimum(start + size, L)]
 
 
+def jumping(start, size, at=10, to=2):
+    """From `at` layers on the best start is layer `to`; smaller blocks have an island."""
+    return np.where((start == to) & (size >= at), 0.05, with_island(start, size))
+
+
 def upside_down(start, size):
     """The deeper the less similar, the last layer no exception; no islands."""
     return 0.1 + 0.02 * size + 0.004 * start - 0.3 * (start + size == L) * (size > 0)
@@ -165,7 +170,7 @@ def a_run(
     seeds=SEEDS,
     ranks=RANKS,
     stacked=STACKED,
-    distances=with_island,
+    distances=jumping,
     damaged=(),
     costs=None,
     n=N,
@@ -208,6 +213,7 @@ def changed(task, strategy, treatment, value) -> dict:
 AGREES = {part: {} for part in CRITERIA if part != "8"}
 CONTRADICTS = {
     "1": changed("mmlu", "similarity", "unhealed", falls(0.10)),
+    "1b": {"distances": partial(jumping, at=18)},
     "2a": changed("mmlu", "similarity", "unhealed", falls(0.40, width=0.7)),
     "2b": changed("mmlu", "similarity", "unhealed", lambda f: falls(0.40)(f) + 0.3 * (f > 0.5)),
     "2c": changed("mmlu", "similarity", "healed", falls(0.45, width=0.7)),
@@ -323,6 +329,13 @@ def test_a_healing_that_changed_nothing_is_not_judged(unchanged, part):
     assert one.why.startswith("healing changed nothing for certain")
 
 
+@pytest.mark.parametrize("starts", [with_island, partial(jumping, to=8)])
+def test_where_the_best_start_never_jumps_no_transition_is_judged_by_it(starts):
+    """Nor where it falls among the deeper layers."""
+    one = verdict(a_run(distances=starts), "1b")
+    assert (one.confidence, one.why) == ("not testable here", "the best start never jumps")
+
+
 def test_other_seeds_of_a_shorter_healing_are_judged_beside_the_longer_one():
     run = a_run()
     shorter = variants("more seeds", "seed {}", SEEDS | CONTRADICTS["10b"]["seeds"], N)
@@ -376,9 +389,12 @@ def test_an_infinite_end_of_an_interval_keeps_its_sign():
 
 def test_other_definitions_and_other_draws_may_turn_a_verdict():
     interval = (0.5, 0.4, 0.6)
-    turned = {"x": (-0.2, -0.3, -0.1)}
-    other = verdict_of("6", MODEL, "c4", interval, N_OF, variants=turned)
-    assert (other.direction, other.confidence) == ("agrees", "points this way")
+    for turned, way in {
+        (-0.2, -0.3, 0.1): ("agrees", "points this way"),
+        (-0.2, -0.3, -0.1): ("", "depends on the definition"),  # it decides the other way
+    }.items():
+        other = verdict_of("6", MODEL, "c4", interval, N_OF, variants={"x": turned})
+        assert (other.direction, other.confidence) == way
     near = bootstrap.Interval(0.5, (0.01, 0.6), outer=(-0.01, 0.61))  # the bound is 0
     drawn = verdict_of("6", MODEL, "c4", near, N_OF)
     assert (drawn.direction, drawn.confidence) == ("agrees", "points this way")

@@ -5,6 +5,8 @@ import pandas as pd
 
 from lib.blocks import BlockDistances
 
+FALL, SHALLOW = 0.1, 0.2  # of the layers: how far the best start jumps at least, and to where
+
 
 def depth_statistics(maps: dict[str, BlockDistances]) -> pd.DataFrame:
     """Claim 4, per model: are deep blocks more similar, and those with the last layer least?
@@ -52,6 +54,21 @@ def last_is_least(maps: np.ndarray, first: int = 0) -> np.ndarray:
         row = _of_size(maps, size)[..., first:]
         is_last.append(row.argmax(-1) == row.shape[-1] - 1)
     return np.mean(is_last, axis=0)
+
+
+def jump(maps: np.ndarray) -> np.ndarray:
+    """The fraction dropped where the best start of one or many maps jumps to the shallow layers.
+
+    The first size whose best start is at least FALL before that of one layer less, and within
+    SHALLOW; infinite where there is none.
+    """
+    num_layers = maps.shape[-1] - 1
+    sizes = np.arange(1, num_layers)
+    starts = np.stack([_of_size(maps, size).argmin(-1) for size in sizes], axis=-1)
+    jumps = -np.diff(starts) >= FALL * num_layers
+    jumps &= starts[..., 1:] <= SHALLOW * num_layers
+    first = sizes[1:][jumps.argmax(-1)] / num_layers
+    return np.where(jumps.any(-1), first, np.inf)
 
 
 def _of_size(maps: np.ndarray, size: int) -> np.ndarray:

@@ -28,6 +28,12 @@ def later(first: Curve, second: Curve) -> Interval:
     return ci95(least - first_most, most - first_least)
 
 
+def after(place: np.ndarray, line: Curve) -> Interval:
+    """How much later than `place`, a fraction in each row, half is lost."""
+    least, most = _crossing_bounds(line, 0.5)
+    return ci95(least - place, most - place)
+
+
 def width(line: Curve) -> Interval:
     """From a quarter lost to three quarters lost, in fractions of the layers."""
     start = line.crossing(0.25)

@@ -20,6 +20,7 @@ FEWEST = 20  # examples: below, no verdict rests on them
 LIGHTS = {
     "decided": "●",
     "points this way": "◐",
+    "depends on the definition": "◇",
     "can't tell": "○",
     "not testable here": "–",
     "not run": "–",
@@ -79,9 +80,9 @@ class Verdict:
 
     claim: a key of CRITERIA. n: how many examples of what. direction: "agrees" with the paper or
     "differs", on this model; "" if neither can be said. confidence: "decided"; "points this way"
-    where more healing, another definition or other draws of the bootstrap may turn it; "can't tell"
-    where the interval lies across a bound; "not testable here"; "not run". why: the reason, and
-    what would decide it.
+    where more healing, another definition or other draws of the bootstrap may turn it; "depends on
+    the definition" where another one decides the other way; "can't tell" where the interval lies
+    across a bound; "not testable here"; "not run". why: the reason, and what would decide it.
     """
 
     claim: str
@@ -151,6 +152,11 @@ def verdict_of(
         definitions = {"as defined": interval} | dict(variants or {})
         why = _turns(criterion, direction, definitions) or reservation
         confidence = "points this way" if why else "decided"
+        if {criterion.direction(values) for values in definitions.values()} >= {
+            "agrees",
+            "differs",
+        }:
+            confidence, direction = "depends on the definition", ""
         undefined = [name for name, values in definitions.items() if np.isnan(values).any()]
         undefined = f"not defined: {', '.join(undefined)}" if undefined else ""
         why = "; ".join(filter(None, [why, undefined]))

@@ -7,6 +7,7 @@ replication.claims.bounds says what makes a verdict.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,7 @@ from lib.models import registry
 from replication.analysis import statistics
 from replication.analysis.bootstrap import Interval, ci95, ci95_max, resampled, resampled_map
 from replication.analysis.curves import SIGNAL, Curve, first_crossings, over_chance
-from replication.analysis.depth import last_is_least, lower_minus_upper, shallow_and_deep
+from replication.analysis.depth import jump, last_is_least, lower_minus_upper, shallow_and_deep
 from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, less_healing, rounded, verdict_of
 from replication.claims.tables import NOT_HEALED, UNHEALED, RunTables
@@ -31,7 +32,7 @@ C4 = {"task": "c4"}
 QUESTIONS = ("mmlu", "boolq", "arc_easy_test", "arc_easy")  # the test split has more questions
 SHARED = ("mmlu", "boolq", "arc_easy")  # that models of one family are compared on
 BY_CONTENT = "arc_easy"  # judges these parts again, where MMLU has judged them by letter
-ALSO_BY_CONTENT = ("1", "2a", "2b", "4c")
+ALSO_BY_CONTENT = ("1", "1b", "2a", "2b", "4c")
 VARIED = ("ablation", "variant", "format")  # columns that tell several unpruned scores apart
 THRESHOLDS = (THRESHOLD / 2, 2 * THRESHOLD)  # other definitions of an island
 OTHER_QWEN = (
@@ -182,6 +183,8 @@ class Measured:
 
     def _untestable(self, task: str) -> str:
         """Return why the part cannot be judged on the model, although its lines were measured."""
+        if self.part == "1b" and np.isinf(jump(self.run.maps[self.model].matrix)):
+            return "the best start never jumps"
         if self.part == "3b" and (why := statistics.no_jump(*self.curves(task))):
             return why
         return self._unchanged(task) if self.part in OF_CHANGES else ""
@@ -283,6 +286,14 @@ def depth(run: RunTables) -> Iterator[Verdict]:
         yield verdict_of("4b", model, "", ci95(last_is_least(maps)), n, variants=shares)
 
 
+def jumps(run: RunTables) -> Iterator[Verdict]:
+    """Yield claim 1b: half is lost where the best start jumps to the shallow layers."""
+    for model, distances in run.maps.items():
+        of_model = replace(run, tables={"scores": run.points("scores", model=model)})
+        statistic = partial(statistics.after, jump(resampled_map(distances)))
+        yield from on_lines(of_model, "1b", statistic, [UNHEALED])
+
+
 def islands(run: RunTables) -> Iterator[Verdict]:
     """Yield claim 5: Qwens have islands of similar blocks in shallow layers.
 
@@ -378,6 +389,7 @@ def cost(run: RunTables) -> Iterator[Verdict]:
 
 
 FUNCTIONS = {
+    "1": jumps,
     "4": depth,
     "5": islands,
     "6": damage,

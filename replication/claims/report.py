@@ -13,6 +13,7 @@ WORDS = {  # a light, and the word for it; the firmest come first
     "◐✓": "points to it",
     "●✗": "fails",
     "◐✗": "points against it",
+    "◇": "depends on the definition",
     "○": "open",
     "–": "not testable",
 }

@@ -11,7 +11,10 @@ from replication.figures.style import STYLE, WIDTH, colour, finished
 
 SHADES = {"agrees": colour("agrees"), "differs": colour("differs"), "": colour("can't tell")}
 COLUMNS = {"direction": "way", "confidence": "firmness"}  # of figure_claims.csv
-SIGNS = "✓ agrees   ✗ differs\n● decided   ◐ points this way   ○ can't tell   – not testable here"
+SIGNS = (
+    "✓ agrees   ✗ differs   ● decided   ◐ points this way\n"
+    "◇ depends on the definition   ○ can't tell   – not testable here"
+)
 
 
 def figure_claims(verdicts: list) -> Figure:
