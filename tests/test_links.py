@@ -52,3 +52,13 @@ def test_copies_have_what_they_link_to():
     for page, command in {"Makefile": "LINKED :=", "exercises/TEACHING.md": "ln -sf"}.items():
         line = (paths.ROOT / page).read_text().partition(command)[2].partition("\n")[0]
         assert not [name for name in linked if name not in line], page
+
+
+def test_each_preregistered_entry_has_its_row_and_each_row_its_entry():
+    page = paths.ROOT / "PREREGISTERED.md"
+    rows = re.findall(r"^\| \d+: \[(.+)\]\(#(.+)\) \|(.*)\|$", text(page), re.MULTILINE)
+    entries = [place for place in anchors(page) if re.match(r"\d+-", place)]
+    assert sorted(place for _, place, _ in rows) == sorted(entries) and len(entries) > 20
+    for title, place, cells in rows:
+        assert place.endswith(re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"))
+        assert len(cells.split("|")) == 3 and all(cell.strip() for cell in cells.split("|")), title
