@@ -107,6 +107,39 @@ def test_figure_8_has_what_a_seed_scores_more_than_seed_0():
     assert table.high[1] - table.low[1] == pytest.approx(2 * 1.96 * error, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name, first, other", [("8", "seed 0", "seed 1"), ("9", "rank 2", "rank 8")]
+)
+@pytest.mark.parametrize(
+    "unhealed, right, why",
+    [
+        (30, 60, "{1} scores as {0}, so no difference is drawn"),
+        (59, 64, "healing changed nothing for certain, so no difference is drawn"),
+        (30, 64, ""),
+    ],
+)
+def test_a_difference_that_healing_did_not_make_is_not_drawn(
+    name, first, other, unhealed, right, why
+):
+    """No bar of length zero, and none of what healing did not change; the scores are drawn."""
+    fixed = {"task": "arc_easy", "chance": 0.25, "majority": 0.3, "shots": 0, "status": "ok"}
+    fixed |= {"ablation": "similarity"}
+    rows = [score(2, unhealed, **fixed, variant="unhealed", rank=np.nan)]
+    for variant, of_variant in {first: 60, other: right}.items():
+        healed = {"variant": variant, "rank": float(variant[-1]), "treatment": "healed"}
+        rows.append(score(2, of_variant, **fixed | healed))
+    made = pd.DataFrame(rows)
+    made["examples"] = [answers.astype(float) for answers in made.examples]
+    figure = getattr(figures, f"figure_{name}")(made)
+    assert figure.get_suptitle() == (
+        f"m, ARC-Easy by content: {why.format(first, other)}" if why else ""
+    )
+    assert len(figure.axes) == (1 if why else 2)
+    differences = figure.table.set_index("variant").difference
+    assert differences[other] == pytest.approx(np.nan if why else 0.04, nan_ok=True)
+    assert differences["unhealed"] == pytest.approx((unhealed - 60) / 100)
+
+
 def test_losses_are_drawn_in_units_of_chance_with_bars_of_one_error():
     """A single healed point stands by itself, and no line leads to it."""
     fixed = {"task": "c4", "chance": 10.0, "floor": 10.0, "majority": np.nan, "shots": np.nan}

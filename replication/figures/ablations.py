@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.evaluation import KINDS
 from replication.analysis.bootstrap import paired
 from replication.figures.curves import TASKS, draw_grid, draw_panel, left_out
 from replication.figures.style import NORMAL, PALE, is_recorded, label, look
@@ -33,11 +35,13 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
     scores, and differences from the variant `first` with 95 % intervals.
 
     Columns difference, low and high of the table are those drawn; its rows "unhealed" are the cut
-    that is not healed.
+    that is not healed. A difference that healing did not make is not drawn: a line says why.
     """
     table = scores.merge(
         _differences(scores, first), on=[*LINE, "block_size", "variant"], how="left"
     )
+    whys = _not_made(table, first)
+    table.loc[whys != "", ["difference", "low", "high"]] = np.nan
     is_drawn = (table.treatment == "healed") & table.task.isin(VARIED)
     healed = table[is_drawn & table.value.notna()]
     whole = table[table.block_size == 0]
@@ -50,7 +54,26 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
             draw_one(axis, panels[row, column], "variant")
 
     key = "bars: ±1 s.e. of scores, 95 % of differences"
-    return draw_grid(list(panels), draw, table, left_out(table), key)
+    notes = [left_out(table)]
+    for (model, why), rows in healed.groupby(["model", whys[healed.index]], sort=False):
+        tasks = ", ".join(KINDS[task].label for task in rows.task.unique())
+        notes += [f"{label(model)}, {tasks}: {why}, so no difference is drawn"] if why else []
+    return draw_grid(list(panels), draw, table, "\n".join(filter(None, notes)), key)
+
+
+def _not_made(table: pd.DataFrame, first: str) -> pd.Series:
+    """Return why the difference of each healed score is not one that healing made; "" if it is.
+
+    At no depth is the score certainly another than that of the cut that is not healed; or every
+    example scores as with `first`: a bar would have no length.
+    """
+    is_healed = table.treatment == "healed"
+    cuts = table[~is_healed & table.difference.notna()]
+    is_certain = ((cuts.low > 0) | (cuts.high < 0)).groupby([cuts[name] for name in LINE]).any()
+    is_unchanged = pd.MultiIndex.from_frame(table[LINE]).isin(is_certain.index[~is_certain])
+    is_same = table.low == table.high
+    whys = pd.Series("", table.index).mask(is_same, table.variant + f" scores as {first}")
+    return whys.mask(is_unchanged, "healing changed nothing for certain").where(is_healed, "")
 
 
 def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[tuple]:
