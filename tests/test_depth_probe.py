@@ -119,25 +119,74 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     assert set(figure.table.reading) >= {*depth_probe.LOOKS}
 
 
-def test_the_lens_is_what_a_small_step_along_the_state_does_to_the_letters():
-    """Finite differences of the logits, at the last token of each text, mean over the texts."""
-    model, _ = loading.load("tiny-random", dtype="float32")
-    texts, prompt, letters, depth, step = [[5, 6, 7, 8], [3, 4]], [9, 2, 7], [1, 2, 3], 6, 1e-3
-    (readings,) = jacobian_lens.read(model, texts, letters, [prompt], [depth])
+LAYER_NORMS = {"phi", "gpt_neox", "gpt2", "bloom"}  # whose shift no four derivatives tell
+
+
+def whole_jacobian(model, ids: torch.Tensor, depth: int, positions: list[int], letters: list[int]):
+    """The derivatives of the final states (positions, D) and of the last logits of `letters` by the
+    states (T, D) that layer `depth` reads."""
     states = {}
     with torch.no_grad(), residual_stream(model, states.__setitem__, [depth]):
-        model(torch.tensor([prompt]))
-    direction, layer = states[depth][0, -1], decoder_layers(model)[depth]
+        model(ids, use_cache=False)
 
-    def logits_after(text: list[int], step: float) -> torch.Tensor:
-        def moved(module, args, kwargs):
-            state = args[0].clone()
-            state[0, -1] += step * direction
-            return (state, *args[1:]), kwargs
+    def outputs(state: torch.Tensor):
+        def instead(module, args, kwargs):
+            if args:
+                return (state[None], *args[1:]), kwargs
+            return args, kwargs | {"hidden_states": state[None]}
 
-        with torch.no_grad(), layer.register_forward_pre_hook(moved, with_kwargs=True):
-            return model(torch.tensor([text])).logits[0, -1, letters]
+        def note(module, args, output):
+            noted.append(output if isinstance(output, torch.Tensor) else output[0])
 
-    rises = [logits_after(text, step) - logits_after(text, -step) for text in texts]
-    expected = torch.stack(rises).mean(0) / (2 * step)
-    np.testing.assert_allclose(readings[0], expected, atol=5e-3)
+        noted, layers = [], decoder_layers(model)
+        before = layers[depth].register_forward_pre_hook(instead, with_kwargs=True)
+        with before, layers[-1].register_forward_hook(note):
+            logits = model(ids, use_cache=False).logits
+        return noted[0][0, positions], logits[0, -1, letters]
+
+    return torch.autograd.functional.jacobian(outputs, states[depth][0])
+
+
+def test_both_lenses_are_those_of_the_whole_jacobian(model, architecture):
+    """Its sums by hand, of texts of two lengths; read by the model's own norm and head."""
+    draw, depth, letters = torch.Generator().manual_seed(1), 3, [4, 7, 9, 11]
+    texts = [torch.randint(3, 90, (1, length), generator=draw) for length in (20, 18)]
+    state = torch.randn(32, generator=draw)
+    transport, last = torch.zeros(32, 32), torch.zeros(4)
+    for ids in texts:
+        valid = list(range(16, ids.shape[1] - 1))
+        of_final, of_logits = whole_jacobian(model, ids, depth, valid, letters)
+        for i, later in enumerate(valid):
+            for t in valid:
+                if t <= later:
+                    transport += of_final[i, :, t] / len(valid) / len(texts)
+        last += of_logits[:, -1] @ state / len(texts)
+    by_text = jacobian_lens.derivatives(model, [ids[0].tolist() for ids in texts], letters, [depth])
+    ours = {form: of_texts.mean(axis=0)[:, 0] @ state.numpy() for form, of_texts in by_text.items()}
+    np.testing.assert_allclose(ours["last token"], last, rtol=1e-3, atol=1e-5)
+    assert ("published" not in ours) == (architecture in LAYER_NORMS)
+    if "published" in ours:
+        decoder, moved = model.get_decoder(), transport @ state
+        normed = getattr(decoder, "embedding_norm", getattr(decoder, "norm", None))(moved[None])
+        expected = model.get_output_embeddings().weight[letters].detach() @ normed[0].detach()
+        scale = moved.square().mean().sqrt()  # of all letters
+        np.testing.assert_allclose(ours["published"], expected * scale, rtol=1e-3, atol=1e-5)
+
+
+def test_other_texts_move_the_bounds_of_a_lens(monkeypatch):
+    """Texts that agree have none; of two halves that read opposite letters, either may prevail."""
+    monkeypatch.setattr(jacobian_lens, "RESAMPLES", 200)
+    draw = np.random.default_rng(0)
+    right, weights = draw.integers(4, size=N), np.ones(N)
+    agreeing = np.tile(np.eye(4)[right], (10, 1, 1))
+    bounds = jacobian_lens.over_texts(agreeing, right, weights)
+    assert bounds.pop("num_texts") == 10
+    np.testing.assert_allclose([*bounds.values()], 1)
+    opposed = np.concatenate([agreeing, np.tile(np.eye(4)[3 - right], (11, 1, 1))])
+    bounds = jacobian_lens.over_texts(opposed, right, weights)
+    np.testing.assert_allclose([bounds["texts_low"], bounds["texts_high"]], [0, 1])
+    # one text in ten has a bias of its own: removed, it has no part
+    biased = agreeing.copy()
+    biased[0] += [0, 0, 0, 30]
+    bounds = jacobian_lens.over_texts(biased, right, weights)
+    assert bounds["texts_low"] < 0.4 and bounds["unbiased_low"] > 0.9

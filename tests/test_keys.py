@@ -99,8 +99,9 @@ def of(*names: str) -> set[str]:
 
 
 ARC_EASY = of("arc_easy") - {"arc_easy_test"}
-BY_LETTER = {"depths", "ends", "transplants"}  # ARC-Easy by letter, with as many examples as MMLU
-FEW = {"lens", "translator"}  # the fewer questions of many prompts
+# ARC-Easy by letter, with as many examples as MMLU
+BY_LETTER = {"depths", "ends", "lens", "transplants"}
+FEW = {"translator"}  # the fewer questions of many prompts
 DAMAGE = {"damage", "repeats"}
 C4, HEALED = {"c4", "healed c4", "mapped c4"}, {"healing", "healed c4"}
 MAPPED, SCORES = {"maps", "mapped c4"}, TASKS | C4 | BY_LETTER | FEW

@@ -1,9 +1,11 @@
-"""MMLU, HellaSwag and GSM8K against lm-eval's own tasks on the same questions (make test-all)."""
+"""MMLU, HellaSwag and GSM8K against lm-eval's own tasks on the same questions, and the Jacobian
+lens against TransformerLens's (make test-all)."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import harness
 from lib import sweep
@@ -12,6 +14,7 @@ from lib.data import sets
 from lib.models import loading
 from lib.pruning import dropped
 from replication import profiles
+from replication.beyond import jacobian_lens
 from replication.measure import request
 
 pytestmark = pytest.mark.real
@@ -86,3 +89,29 @@ def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     assert ours == [sample["resps"][0][0] for sample in samples]
     values, _ = task.scores([[text] for text in ours])
     assert values.tolist() == [sample["exact_match"] for sample in samples]
+
+
+def test_the_published_lens_is_that_of_transformer_lens():
+    """Fitted by it on the same tokens, and read through the model's own norm and head."""
+    pytest.importorskip("transformer_lens")
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.tools.analysis import JacobianLens
+
+    model, tokenizer = loading.load("smollm2-135m", dtype="float32")
+    texts = sets.c4("train", "wheels", 2)
+    letters = [tokenizer(f" {letter}").input_ids[0] for letter in "ABCD"]
+    depth, states = 26, 10 * torch.randn(20, 576, generator=torch.Generator().manual_seed(0))
+    # TransformerLens puts the first token of all texts before each
+    tokens = [[tokenizer.bos_token_id, *tokenizer(text).input_ids][:24] for text in texts]
+    ours = jacobian_lens.derivatives(model, tokens, letters, [depth])["published"].mean(axis=0)
+    bridge = TransformerBridge.boot_transformers(
+        "HuggingFaceTB/SmolLM2-135M", hf_model=model, tokenizer=tokenizer, device="cpu"
+    )
+    options = {"corpus": "C4", "source_layers": [depth - 1], "dim_batch": 64, "max_seq_len": 24}
+    lens = JacobianLens.fit(bridge, texts, **options)
+    assert lens.n_prompts == len(texts)
+    moved = lens.transport(states, depth - 1)
+    with torch.no_grad():
+        theirs = model.lm_head(model.model.norm(moved))[:, letters]
+    scale = moved.square().mean(dim=1, keepdim=True).sqrt()  # of all letters, which ours has not
+    np.testing.assert_allclose(states.numpy() @ ours[:, 0].T / scale, theirs, atol=2e-3)

@@ -12,8 +12,8 @@ from lib.blocks import UNPRUNED, Block
 from lib.models import loading
 from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
-from replication import profiles
-from replication.beyond import depth_probe, transplant
+from replication import measure, profiles
+from replication.beyond import depth_probe, jacobian_lens, states, transplant
 from replication.beyond.transplant import AS_IT_IS, NO_OPTIONS, OTHER_STATE, WHOLE_STATE, Variant
 from replication.measure import request
 
@@ -38,8 +38,8 @@ def letters_of(model, ids, targets) -> np.ndarray:
 def test_a_state_that_is_put_in_does_what_it_does_in_a_whole_pass(asked, block):
     """A hook of our own, in a pass over the whole prompt, without a cache."""
     model, tokenizer, task = asked
-    states, _ = transplant.last_states(model, tokenizer, task, 2048)
-    given = states[[1, 2, 0]]
+    of_whole, _ = states.read_last(model, tokenizer, task, 2048)
+    given = of_whole[[1, 2, 0]]
     reading = WHOLE_STATE if block.size else OTHER_STATE
     depths = range(max(1, block.stop), 8)
     variants = [Variant(AS_IT_IS), *(Variant(reading, depth) for depth in depths)]
@@ -52,7 +52,7 @@ def test_a_state_that_is_put_in_does_what_it_does_in_a_whole_pass(asked, block):
         with torch.inference_mode(), residual_stream(model, seen.__setitem__):
             model(ids)
         last = [seen[depth][0, -1].numpy() for depth in range(9)]
-        np.testing.assert_allclose(states[place], last, atol=1e-4)
+        np.testing.assert_allclose(of_whole[place], last, atol=1e-4)
         with dropped(model, block):
             expected = [letters_of(model, ids, row.target_ids[0])]
             for depth in depths:
@@ -79,10 +79,10 @@ def test_what_is_not_attended_to_has_no_part(asked):
     words = [line[3:] for line in lines[-5:-1]][::-1]
     options = [f"{letter}. {text}" for letter, text in zip("ABCD", words, strict=True)]
     changed["prompt"] = "\n".join([*lines[:-5], *options, lines[-1]])
-    states, _ = transplant.last_states(model, tokenizer, task, 2048)
+    of_whole, _ = states.read_last(model, tokenizer, task, 2048)
     both = [
         transplant.read(
-            model, tokenizer, replace(task, examples=(one,)), UNPRUNED, closed, states[:1]
+            model, tokenizer, replace(task, examples=(one,)), UNPRUNED, closed, of_whole[:1]
         )
         for one in (example, example | changed)
     ]
@@ -96,7 +96,7 @@ def test_another_question_got_another_letter():
     assert (letters[donors] != letters).all() and (donors != np.arange(6)).all()
 
 
-def test_every_change_has_a_row(output):
+def test_every_change_has_a_row_and_lenses_read_the_same_states(output, monkeypatch):
     requests = transplant.transplants("tiny-random", Distances(start=1), SMOKE)
     table = transplant.table(requests)
     whole, cut = table[table.block_size == 0], table[table.block_size > 0]
@@ -105,3 +105,10 @@ def test_every_change_has_a_row(output):
     assert set(whole.layers.dropna()) == {"3 to 4", "5 to 5", "6 to 7"}
     assert table.value.between(0, 1).all()
     assert evaluation.KINDS[transplant.TASK].label in "ARC-Easy by letter"
+    monkeypatch.setattr(states, "read_last", lambda *_: pytest.fail("read again"))
+    lenses = measure.table(jacobian_lens.lens, {"tiny-random": Distances()}, SMOKE)
+    places = {(reading, depth) for reading in ("last token", "published") for depth in (1, 2, 3)}
+    assert set(zip(lenses.reading, lenses.depth, strict=True)) == places
+    assert lenses.n.unique() == whole.n.unique() and lenses.num_texts.eq(6).all()
+    read = jacobian_lens.summary(lenses)
+    assert len(read) == 6 and read.notna().all(axis=None)

@@ -1,41 +1,64 @@
 """Can a linear reading that is fitted to nothing tell answers from preferences?
 
-Notebook 10. The Jacobian lens reads the state x at the last token after l layers by the mean
-derivative of the letters' logits by that state, over the last tokens of C4 texts:
+Notebook 10. The Jacobian lens (Gurnee and others, arXiv 2607.15495) reads a state by its mean
+effect on the final states of texts, through the final norm and the unembedding. Here it reads the
+letters in the state x at a question's last token after l layers. No label and no state is fitted.
+It is no measure of what a model thinks. Two forms:
 
-    reading of letter a = E[∂ logit_a / ∂ x^(l)] · x^(l)
+- PUBLISHED: lens(x) = unembedding · norm(J x), where J is the mean over texts of
 
-No label and no state is fitted. It says what a state at this depth does to the letters on average,
-which is what the dropped layers would have made of it. It is no measure of what a model thinks.
+      1/|V| Σ_t Σ_{t'≥t} ∂ h_{t'} / ∂ x_t     (t, t' in V)
+
+  of the states h after the last layer, before the norm. V: a text's positions but the first 16 and
+  the last. An RMSNorm divides by one number for all letters, which changes no choice. Without it
+  the reading of letter a is (w_a * gain) · J x, so a text needs a backward pass a letter, not one
+  a dimension. Equal to TransformerLens's `JacobianLens` (tests/test_parity.py).
+- LAST_TOKEN, ours: the mean derivative of the letters' logits after a text's last token by the
+  state there. Each text has its own norm in it.
+
+Both depend on the texts. So a row also has intervals over resampled texts (`over_texts`); the
+standard error is of questions only.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from lib.data import sets
+from lib.evaluation import weighted_mean
 from replication import measure
-from replication.beyond import depth_probe
+from replication.beyond import depth_probe, states
+from replication.beyond.biases import letter_measures, without_bias
 from replication.measure import fetching
-from replication.measure.experiments import unpruned
+from replication.measure.experiments import at_sizes
 from replication.measure.request import Request, data_source, task_of
 from replication.profiles import Profile
 
-VERSION = 1  # bumped by hand when the numbers change
+VERSION = 2  # bumped by hand when the numbers change
 TASK = "arc_easy_letters"
 EXITS = range(5, 9)  # layers dropped
 TEXTS = 48  # of C4
+LAST_TOKEN, PUBLISHED = "last token", "published"
+SKIPPED = 16  # a text's first positions, whose states are unlike all others
+SHORTEST = SKIPPED + 2  # tokens of a text that has a position in V
+RESAMPLES = 1000  # of the texts
+INTERVAL = 0.025, 0.975
+OWN = ("depths", "lens_texts", "lens_tokens", "lens_version")  # parameters that no score has
+
+log = logging.getLogger(__name__)
 
 
 def lens(name: str, distances, profile: Profile) -> list[Request]:
-    """Return the reading of ARC-Easy by letter at EXITS, asked as `letters.forms` asks it, of the
-    main model."""
+    """Return the readings of ARC-Easy by letter at EXITS, of the main model, as `at_sizes` asks
+    it."""
     depths = [distances.num_layers - size for size in EXITS if size < distances.num_layers]
-    is_asked = depths and profile.ablation_questions and profile.map_sequences
+    has_texts = profile.map_sequences and profile.map_tokens >= SHORTEST
+    is_asked = depths and profile.ablation_questions and has_texts
     if name != profile.main_model or not is_asked:
         return []
-    few_shot = profile.with_prompt(profile.mmlu_shots)
-    (whole,) = unpruned(name, few_shot, [TASK])
+    (whole,) = at_sizes(name, distances, profile, [TASK], {})
     params = {
         "depths": depths,
         "lens_texts": min(TEXTS, profile.map_sequences),
@@ -45,74 +68,163 @@ def lens(name: str, distances, profile: Profile) -> list[Request]:
     return [Request("lens", whole.params | params, whole.labels)]
 
 
-measure.TABLES["lens"] = depth_probe.table  # a row a depth; `choices`: the reading of each letter
+# a row a form and depth; `choices`: the reading of each letter; and the columns of `over_texts`
+measure.TABLES["lens"] = depth_probe.table
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a form and depth: as answered and with biases removed, with the bounds over
+    texts, and the share of the letter that is read most."""
+    key = ["model", "reading", "depth"]
+    bounds = [f"{name}_{end}" for name in ("texts", "unbiased") for end in ("low", "high")]
+    read = letter_measures(scores).pivot_table("value", key, "measure")
+    return read.join(scores.set_index(key).reindex(columns=["commonest", *bounds])).round(2)
+
+
+# ---- measuring ------------------------------------------------------------------------------
 
 
 def _measured(params: dict) -> list[dict]:
-    """Return a row a depth: the readings of every question, and how many are right."""
+    """Return a row a form and depth: the readings of every question, and how many are right."""
     model, tokenizer = fetching.loaded(params)
-    task = depth_probe.with_four_options(task_of(params))
-    questions = [row for (row,) in task.rows(tokenizer)]
-    letters = questions[0].target_ids[0]  # the same tokens in each question
     texts = calibration_texts(tokenizer, params)
-    readings = read(model, texts, letters, [row.tokens for row in questions], params["depths"])
-    right = depth_probe.answers_of(task)
-    return [
-        depth_probe.row_of_letters(depth, "lens", of_depth, *right)
-        for depth, of_depth in zip(params["depths"], readings, strict=True)
-    ]
+    task = depth_probe.with_four_options(task_of(params))
+    letters = task.rows(tokenizer)[0][0].target_ids[0]  # the same tokens in each question
+    of_whole, _ = states.last_of_whole(params, OWN)
+    answers, weights = depth_probe.answers_of(task)
+    rows = []
+    for form, of_form in derivatives(model, texts, letters, params["depths"]).items():
+        for place, depth in enumerate(params["depths"]):
+            by_text = np.einsum("tad,nd->tna", of_form[:, :, place], of_whole[:, depth])
+            readings = by_text.mean(axis=0)
+            row = depth_probe.row_of_letters(depth, form, readings, answers, weights)
+            row["commonest"] = task.answer_stats(list(readings))["commonest"]
+            rows.append(row | over_texts(by_text, answers, weights))
+    return rows
 
 
 fetching.MEASURE["lens"] = fetching.each(_measured)
 
 
 def calibration_texts(tokenizer, params: dict) -> list[list[int]]:
-    """Return the texts of C4 to heal on whose derivatives the lens takes, as tokens."""
+    """Return the texts of C4 to heal on whose derivatives the lens takes, as tokens; those of at
+    least SHORTEST. Raises ValueError if there are none."""
     texts = sets.c4("train", data_source(params), params["lens_texts"])
-    return [tokenizer(text).input_ids[: params["lens_tokens"]] for text in texts]
+    tokens = [tokenizer(text).input_ids[: params["lens_tokens"]] for text in texts]
+    long_enough = [text for text in tokens if len(text) >= SHORTEST]
+    if not long_enough:
+        raise ValueError(
+            f"None of the {len(texts)} texts for the Jacobian lens has {SHORTEST} tokens: give "
+            "longer ones."
+        )
+    return long_enough
 
 
-def read(model, texts: Sequence, letters: Sequence[int], prompts: Sequence, depths: Sequence[int]):
-    """Return the reading of each letter at each depth, (depths, prompts, letters).
+def over_texts(by_text: np.ndarray, answers: np.ndarray, weights: np.ndarray) -> dict:
+    """Return how many texts there are, and the 95 % bounds of the accuracy over resampled texts:
+    as answered (texts_low, texts_high), with biases removed (unbiased_low, unbiased_high).
 
-    texts, prompts: sequences of tokens. Both the derivatives and the states that they read are of
-    the last token. The state at depth l is what layer l reads.
+    by_text: the readings by each text's derivatives, (texts, n, letters).
+    """
+    draw, count = np.random.default_rng(0), len(by_text)
+    accuracies = []
+    for drawn in draw.integers(count, size=(RESAMPLES, count)):
+        readings = by_text[drawn].mean(axis=0)
+        chosen = [readings.argmax(axis=1), without_bias(readings, weights).argmax(axis=1)]
+        accuracies.append([weighted_mean((of == answers) * 1.0, weights)[0] for of in chosen])
+    (low, unbiased_low), (high, unbiased_high) = np.quantile(accuracies, INTERVAL, axis=0)
+    row = {"num_texts": count, "texts_low": low, "texts_high": high}
+    return row | {"unbiased_low": unbiased_low, "unbiased_high": unbiased_high}
+
+
+def derivatives(
+    model, texts: Sequence, letters: Sequence[int], depths: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Return of each form what it multiplies a state at each depth with to read each letter, by
+    text: (texts, letters, depths, D).
+
+    texts: sequences of at least SHORTEST tokens. The state at depth l is what layer l reads. Where
+    a model has no plain RMSNorm, PUBLISHED is left out.
     """
     import torch  # here, since the plan loads no torch
 
-    derivatives = 0.0
+    positions = {LAST_TOKEN: slice(-1, None)}
+    if (directions := _directions(model, letters)) is None:
+        log.warning("No published Jacobian lens: the final norm or the head adds to what it reads.")
+    else:
+        positions[PUBLISHED] = slice(SKIPPED, -1)
+    by_form = {form: [] for form in positions}
     for text in texts:
         with torch.enable_grad():
-            states, logits = _last(model, text, depths)
-        by_letter = [torch.autograd.grad(logits[a], states, retain_graph=True) for a in letters]
-        derivatives += np.array([[_array(at[0, -1]) for at in depth] for depth in by_letter])
-    readings = []
-    for prompt in prompts:
-        with torch.no_grad():
-            states, _ = _last(model, prompt, depths)
-        last = np.array([_array(state[0, -1]) for state in states])
-        readings.append(np.einsum("adk,dk->da", derivatives / len(texts), last))
-    return np.array(readings).swapaxes(0, 1)
+            states, final, logits = _read(model, text, depths)
+            targets = {LAST_TOKEN: logits[list(letters)]}
+            if PUBLISHED in positions:
+                # a later position gets nothing from t' < t, so this is the sum over t' >= t
+                of_final = final[0, positions[PUBLISHED]].float()
+                targets[PUBLISHED] = (of_final @ directions.T).sum(dim=0)
+        for form, of_letters in targets.items():
+            of_text = []
+            for target in of_letters:
+                by_depth = torch.autograd.grad(target, states, retain_graph=True)
+                at = [gradient[0, positions[form]].float().mean(dim=0) for gradient in by_depth]
+                of_text.append(torch.stack(at).cpu().numpy())
+            by_form[form].append(of_text)
+    return {form: np.array(of_texts) for form, of_texts in by_form.items()}
 
 
-def _last(model, tokens: Sequence[int], depths: Sequence[int]) -> tuple[list, object]:
-    """Return the states at each depth, (1, T, D), and the logits (V,) after the last token."""
+def _read(model, tokens: Sequence[int], depths: Sequence[int]) -> tuple[list, object, object]:
+    """Return the states at each depth, (1, T, D), those after the last layer, (1, T, D), and the
+    logits after the last token, (V,)."""
     import torch
 
-    from lib.models.decoder import residual_stream
+    from lib.models.decoder import decoder_layers, residual_stream
 
-    states = {}
+    states, last = {}, len(decoder_layers(model))
 
     def keep(depth: int, state: torch.Tensor) -> None:
         # of frozen weights the graph of derivatives begins here
-        begins = torch.is_grad_enabled() and not state.requires_grad
-        states[depth] = state.requires_grad_() if begins else state
+        states[depth] = state if state.requires_grad else state.requires_grad_()
 
     ids = torch.tensor([tokens], device=model.device)
-    with residual_stream(model, keep, depths):
+    with residual_stream(model, keep, [*depths, last]):
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
-    return [states[depth] for depth in depths], logits[0, -1].float()
+    return [states[depth] for depth in depths], states[last], logits[0, -1].float()
 
 
-def _array(tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy()
+def _directions(model, letters: Sequence[int]):
+    """Return w_a * gain of each letter, (letters, D; fp32), or None if the final norm is no RMSNorm
+    or the head has a bias, whose part in a reading depends on its scale.
+
+    The gain is what the norm makes of ones, up to a factor that all letters share.
+    """
+    import torch
+
+    head = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear or head.bias is not None:
+        return None
+    weight = head.weight[list(letters)].detach().float()
+    ones = torch.ones(weight.shape[1], device=weight.device)
+    ramp = torch.linspace(-0.5, 1, len(ones), device=weight.device)
+    gain, of_ramp = _normed(model, torch.stack([ones, ramp]))
+    expected = gain * ramp / ramp.square().mean().sqrt()
+    # bf16 rounds by up to 0.004
+    is_rms = (of_ramp - expected).norm() < 0.02 * expected.norm()
+    return weight * gain if is_rms else None
+
+
+def _normed(model, states):
+    """Return what the final norm makes of states, (N, D; fp32): the last layer's output is
+    replaced."""
+    import torch
+
+    from lib.models.decoder import decoder_layers
+
+    def replaced(module, args, output):
+        if isinstance(output, torch.Tensor):
+            return states[None].to(output)
+        return (states[None].to(output[0]), *output[1:])
+
+    ids = torch.zeros(1, len(states), dtype=torch.long, device=model.device)
+    hook = decoder_layers(model)[-1].register_forward_hook(replaced)
+    with hook, torch.no_grad():
+        return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0].float()

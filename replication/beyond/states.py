@@ -1,11 +1,12 @@
 """The states of questions at every depth: at the end of each option's line, and at the last token.
 
 They are read in one pass for all cuts (`lib.sweep`), and kept in a file beside the result, so that
-probes can be fitted again without the model.
+probes can be fitted again without the model. The whole model's states at the last token, which
+several questions share, have a file of their own (`last_of_whole`).
 """
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,6 +91,55 @@ def write(arrays: dict[str, np.ndarray], file: Path) -> None:
     content = io.BytesIO()
     np.savez(content, **arrays)
     storage.atomic_write(file, content.getvalue())
+
+
+# ---- of the whole model at the last token --------------------------------------------------------
+
+
+def last_of_whole(params: dict, own: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return `read_last` of a result's parameters, from `last_file` if it is there, else kept
+    there."""
+    file = last_file(params, own)
+    if not file.exists():
+        model, tokenizer = fetching.loaded(params)
+        task = with_four_options(task_of(params))
+        states, letters = read_last(model, tokenizer, task, params["batch_tokens"])
+        write({"states": states, "letters": letters}, file)
+    with np.load(file) as arrays:
+        return arrays["states"], arrays["letters"]
+
+
+def last_file(params: dict, own: Collection[str]) -> Path:
+    """Return where the states are kept: by the parameters of the whole model's score.
+
+    own: those that a kind of result adds to a score's. No version is among the others that
+    `read_last` could raise: if it gives other numbers, the folder gets another name.
+    """
+    of_score = {name: value for name, value in _whole(params).items() if name not in own}
+    return cache.location("last_states", of_score).with_suffix(".npz")
+
+
+def read_last(model, tokenizer, task: Task, batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the whole model's states of each last token, (n, L + 1, D; fp32, before the norm), and
+    the log-likelihoods of the letters, (n, LETTERS)."""
+    from lib.models.decoder import residual_stream  # here, since the plan loads no torch
+    from lib.sweep import scored, target_logprobs
+
+    seen = {}
+
+    def of_last(model, final, batch) -> list[tuple[np.ndarray, np.ndarray]]:
+        rows, last = batch.row.to(final.device), batch.position.to(final.device)
+        states = [seen[depth][rows, last].float().cpu().numpy() for depth in sorted(seen)]
+        return list(zip(np.stack(states, axis=1), scored(model, final, batch), strict=True))
+
+    rows = [row for (row,) in task.rows(tokenizer)]
+    with residual_stream(model, seen.__setitem__):
+        outputs = target_logprobs(model, [UNPRUNED], rows, batch_tokens, task.name, of_last)
+    states, letters = zip(*outputs[UNPRUNED], strict=True)
+    return np.stack(states), np.stack(letters)
+
+
+# ---- of every cut, also at the option ends -------------------------------------------------------
 
 
 def read(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lib.blocks import UNPRUNED, Block
+from lib.blocks import Block
 from lib.evaluation import Task
 from replication import measure
 from replication.beyond.biases import LETTERS
@@ -33,8 +33,8 @@ from replication.beyond.depth_probe import (
     with_four_options,
 )
 from replication.beyond.option_probe import option_ends, option_starts
-from replication.beyond.states import write
-from replication.measure import cache, fetching
+from replication.beyond.states import last_of_whole
+from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.request import BLOCK, Request, task_of
 from replication.profiles import Profile
@@ -87,7 +87,7 @@ def _measured(params: dict) -> list[dict]:
     model, tokenizer = fetching.loaded(params)
     task = with_four_options(task_of(params))
     answers, weights = answers_of(task)
-    of_whole, letters = _of_whole(params, model, tokenizer, task)
+    of_whole, letters = last_of_whole(params, ["transplants_version"])
     block = Block(*(params[key] for key in BLOCK))
     num_layers = of_whole.shape[1] - 1
     donors = np.arange(len(answers))
@@ -119,17 +119,6 @@ def _measured(params: dict) -> list[dict]:
 fetching.MEASURE["transplants"] = fetching.each(_measured)
 
 
-def _of_whole(params: dict, model, tokenizer, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Return `last_states` from the file that the first cut leaves."""
-    whole = params | {"block_start": UNPRUNED.start, "block_size": UNPRUNED.size}
-    file = cache.location("transplants", whole).with_suffix(".npz")
-    if not file.exists():
-        states, letters = last_states(model, tokenizer, task, params["batch_tokens"])
-        write({"states": states, "letters": letters}, file)
-    with np.load(file) as arrays:
-        return arrays["states"], arrays["letters"]
-
-
 def others(letters: np.ndarray) -> np.ndarray:
     """Return for each question the next one that got another letter, (n,); itself if there is
     none."""
@@ -140,26 +129,6 @@ def others(letters: np.ndarray) -> np.ndarray:
         differing = after[letters[after] != letters[i]]
         donors[i] = differing[0] if len(differing) else i
     return donors
-
-
-def last_states(model, tokenizer, task: Task, batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the whole model's states of each last token, (n, L + 1, D; fp32, before the norm), and
-    the log-likelihoods of the letters, (n, LETTERS)."""
-    from lib.models.decoder import residual_stream  # here, since the plan loads no torch
-    from lib.sweep import scored, target_logprobs
-
-    seen = {}
-
-    def of_last(model, final, batch) -> list[tuple[np.ndarray, np.ndarray]]:
-        rows, last = batch.row.to(final.device), batch.position.to(final.device)
-        states = [seen[depth][rows, last].float().cpu().numpy() for depth in sorted(seen)]
-        return list(zip(np.stack(states, axis=1), scored(model, final, batch), strict=True))
-
-    rows = [row for (row,) in task.rows(tokenizer)]
-    with residual_stream(model, seen.__setitem__):
-        outputs = target_logprobs(model, [UNPRUNED], rows, batch_tokens, task.name, of_last)
-    states, letters = zip(*outputs[UNPRUNED], strict=True)
-    return np.stack(states), np.stack(letters)
 
 
 def read(
