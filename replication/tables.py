@@ -19,7 +19,7 @@ import pandas as pd
 from lib import storage
 from lib.blocks import BlockDistances
 from replication import paths
-from replication.profiles import DRAWN, RECORDED, Profile
+from replication.profiles import DRAWN, PROFILES, RECORDED, Profile
 
 BLOCK = ("block_start", "block_size")
 LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
@@ -99,7 +99,11 @@ def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.Data
     experiments: whose recorded rows are added. Their models are called "recorded: …". An accuracy
     on fewer than FEWEST questions has no value; its status says why.
     """
-    table = without_few(table)
+    return with_record(without_few(table), profile, *experiments)
+
+
+def with_record(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.DataFrame:
+    """Return a run's table with the recorded rows of experiments; as `to_draw`, of any values."""
     if profile.name == DRAWN or profile.folder == RECORDED:
         return table
     drawn = replace(profile, name=DRAWN)
@@ -177,6 +181,18 @@ def distances_of(rows: pd.DataFrame | list[dict]) -> BlockDistances:
         folds=np.moveaxis(square(table.folds), -1, 0),
         num_sequences=int(table.n.iloc[0]),
     )
+
+
+def with_recorded_maps(
+    own: dict[str, BlockDistances], profile: Profile, of_same: bool = False
+) -> dict[str, BlockDistances]:
+    """Return a run's distances with those of the recorded models that it does not have, called as
+    in `to_draw`; of_same: also with those that it has."""
+    if profile.name == DRAWN or profile.folder == RECORDED:
+        return own
+    recorded = maps(PROFILES[DRAWN])
+    wanted = {name: of for name, of in recorded.items() if of_same or name not in own}
+    return own | {RECORD + name: distances for name, distances in wanted.items()}
 
 
 def maps(profile: Profile) -> dict[str, BlockDistances]:

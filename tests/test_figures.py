@@ -8,11 +8,20 @@ import pandas as pd
 import pytest
 from conftest import Distances, score
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from lib import storage
 from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
-from replication.beyond import depth_probe, dose, letters, panels, repair
+from replication.beyond import (
+    depth_probe,
+    dose,
+    last_layers,
+    letters,
+    option_ends,
+    panels,
+    repair,
+)
 from replication.figures import curves, style
 
 
@@ -37,8 +46,8 @@ def test_what_is_left_out_stands_above_the_picture():
     rows = [score(size, 0, **columns, status=futile) for size in (0, 4)]
     rows += [score(4, 0, **columns | {"task": "boolq"}, status="oom")]
     assert curves.left_out(pd.DataFrame(rows)).splitlines() == [
-        "m, MMLU by letter: 60 questions do not tell the whole model from its floor",
-        "m, BoolQ: oom",
+        "Not drawn: MMLU by letter of m: 60 questions do not tell the whole model from its floor.",
+        "Not drawn: BoolQ of m: oom.",
     ]
 
 
@@ -74,13 +83,15 @@ def test_the_best_starts_are_marked_where_blocks_are_most_similar():
 
 
 def test_a_line_does_not_pass_a_size_that_was_not_measured():
-    """And the lines of one size stand side by side, the whole model in every column."""
+    """Where another line does, and the lines of one size stand side by side, the whole model in
+    every column."""
     sizes = {"none": [0], "similarity": [1, 3], "early exit": [1, 2]}
     rows = [
         {"row": "nats", "column": strategy, "line": line, "block_size": size, "value": size + 1.0}
         for strategy, line in product(sizes, ("first", "second"))
         for size in sizes[strategy]
     ]
+    rows.append(rows[-1] | {"column": "similarity"})  # of the second line, size 2
     drawn = pd.DataFrame(rows).assign(model="m", standard_error=0.1, n=9)
     drawn = drawn.assign(treatment="unpruned", chance=0.2, floor=0.3, majority=0.3, task="mmlu")
     drawn["column"] = drawn.column.where(drawn.block_size > 0)
@@ -93,6 +104,105 @@ def test_a_line_does_not_pass_a_size_that_was_not_measured():
     of_exit = early.containers[0].lines[0]
     assert of_exit.get_ydata().tolist() == [1, 2, 3]
     assert {"chance", "floor"} < {line.get_label() for line in early.lines}
+
+
+QUICK, RECORDED = profiles.get("quick"), profiles.get("recorded")
+OF_TABLES = {  # figures that draw scores, and the tables of each
+    **{name: ("unhealed", "healed") for name in "1d 2 2_arc_easy 3 5 6".split()},
+    **{"7": ("prompts",), "8": ("seeds",), "9": ("ranks",), "beyond": ("reasoning",)},
+    **{"letters": ("forms",), "cuts": ("exits", "forms"), "last_layers": ("last_layers", "exits")},
+    **{"repair": ("linear_maps",), "dose": ("doses",)},
+    "options": ("option_ends",),
+}
+MODULES = (figures, letters, last_layers, repair, dose, option_ends)
+
+
+def drawn_beside_record(name: str, own) -> Figure:
+    """Return a figure of scores as `quick` draws it; own: the run's rows of a recorded table."""
+    tabs = [
+        tables.with_record(own(tables.read(table, RECORDED)), QUICK, table)
+        for table in OF_TABLES[name]
+    ]
+    if OF_TABLES[name][0] == "unhealed":
+        tabs = [pd.concat(tabs, ignore_index=True)]
+    of_models = [QUICK.shown_models] if name in ("1d", "5") else []
+    draw = [getattr(of, f"figure_{name}") for of in MODULES if hasattr(of, f"figure_{name}")]
+    return draw[0](*tabs, *of_models)
+
+
+@pytest.mark.parametrize("name", OF_TABLES)
+def test_without_a_point_of_the_run_the_record_is_drawn_in_full_and_it_is_said_once(name):
+    figure = drawn_beside_record(name, lambda table: table.iloc[:0])
+    assert figure.get_suptitle().count("all points are the recorded run's") == 1
+    shades = {line.get_alpha() for axis in figure.axes for line, *_ in axis.containers if line}
+    assert shades <= {1, None}
+    assert not [text for axis in figure.axes for text in axis.texts]  # no label on a curve
+
+
+@pytest.mark.parametrize("name", ["3", "7", "8", "9", "repair", "dose"])
+def test_behind_a_point_of_the_run_the_record_is_pale(name):
+    """With the model that both have measured; the whole picture has one scale."""
+    figure = drawn_beside_record(name, lambda table: table[table.model == "smollm2-135m"])
+    shades = {line.get_alpha() for axis in figure.axes for line, *_ in axis.containers if line}
+    assert shades == {1, style.PALE}
+    assert "recorded run's" not in figure.get_suptitle()
+    names = [text.get_text() for text in figure.legends[0].texts]
+    assert any("recorded: SmolLM2-135M" in name for name in names)
+
+
+def test_figure_9_has_the_differences_of_a_run_from_its_own_lowest_rank():
+    """The record behind it has a lower one."""
+    ranks = tables.read("ranks", RECORDED)
+    own = ranks[ranks.variant.isin(["rank 8", "rank 64"])]
+    table = figures.figure_9(tables.to_draw(own, QUICK, "ranks")).table
+    healed = table[(table.treatment == "healed") & (table.task == "c4")]
+    by_model = healed.dropna(subset="difference").groupby("model").variant.agg(set)
+    assert by_model["smollm2-135m"] == {"rank 64"}
+    assert by_model["recorded: smollm2-135m"] == {"rank 8", "rank 64"}
+
+
+def test_figure_depth_is_three_cuts_and_its_table_all():
+    depths = tables.read("depths", RECORDED)
+    depths = depths[(depths.task == "arc_easy_letters") & depths.block_size.isin([0, 3])]
+    figure = depth_probe.figure_depth(depths)
+    titles = [axis.get_title("left") for axis in figure.axes]
+    assert titles == ["Qwen2.5-Coder-1.5B\nwhole", "similarity, 3 layers", "simple, 3 layers"]
+    (probe,) = [of[0] for of in figure.axes[0].containers if of.get_label() == depth_probe.PROBE]
+    assert probe.get_ydata()[16] - probe.get_ydata()[15] > 0.3  # PREREGISTERED: layer 16
+    end = depth_probe.at_the_end(figure.table)
+    model, task = "qwen2.5-coder-1.5b", "arc_easy_letters"
+    assert end.loc[model, task, "similarity", 3][depth_probe.PROBE] == pytest.approx(
+        0.669, abs=5e-4
+    )
+    assert end.loc[model, task, "simple", 3][depth_probe.PROBE] == pytest.approx(0.804, abs=5e-4)
+    assert len(end) == 3
+    figure = depth_probe.figure_depth(depths.assign(model=tables.RECORD + depths.model))
+    assert (
+        figure.get_suptitle()
+        == "This run measures none of this: all points are the recorded run's."
+    )
+
+
+def test_published_starts_are_marked_in_maps_of_their_models():
+    """And figure_starts has l*(n) of both as fractions: of Llama-2-7B 23 of 32 at n = 1."""
+    matrix = np.triu(np.ones((33, 33)), 1)
+    matrix[9, 10] = 0.5
+    distances = BlockDistances(matrix, 0.01 * matrix, np.stack([matrix] * 4), 24)
+    for name, marked in {"llama-2-7b": True, "smollm2-135m": False}.items():
+        drawn = figures.figure_1c(name, distances, 20), figures.figure_4({name: distances})
+        for figure, (start, n) in zip(drawn, [(23, 20), (23, 24)], strict=True):
+            marks = [
+                line
+                for line in figure.axes[0].lines
+                if line.get_label() == "$l^*(n)$ of third-party scripts"
+            ]
+            assert len(marks) == marked
+            if marked:
+                assert marks[0].get_xdata()[0] == start and len(marks[0].get_xdata()) == n
+    table = figures.figure_starts({"smollm2-135m": distances}).table.set_index("source")
+    measured, published = table.loc["measured"].iloc[0], table.loc["published"].iloc[0]
+    assert (measured.start_fraction, measured.fraction) == (9 / 32, 1 / 32)
+    assert (published.model, published.start_fraction) == ("llama-2-7b", 23 / 32)
 
 
 def test_figure_8_has_what_a_seed_scores_more_than_seed_0():

@@ -15,7 +15,7 @@ from replication.measure.signals import Known
 from replication.run.jobs import by_job
 from replication.run.notebooks import NOTEBOOKS
 
-SMOLLM2 = "smollm2-135m"
+SMOLLM2, QWEN = "smollm2-135m", "qwen2.5-coder-1.5b"
 
 
 def asked_of(name: str) -> set:
@@ -147,16 +147,26 @@ def test_claims_judge_no_accuracy_that_is_not_drawn(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("draw", [figures.figure_1d, figures.figure_5], ids=lambda f: f.__name__)
-def test_behind_the_one_model_of_a_figure_stands_its_own_record(draw):
-    """Or where it has none all that are recorded."""
-    shown = {}
-    for name in (SMOLLM2, "olmo-2-1b"):
-        own = run_of(SMOLLM2, 90).assign(model=name)
-        rows = tables.to_draw(own, profiles.get("quick"), "unhealed", "healed")
-        models = set(draw(rows, name).table.model)
-        shown[name] = {of.removeprefix(tables.RECORD) for of in models - {name}}
-    assert shown[SMOLLM2] == {SMOLLM2}
-    assert {SMOLLM2, "qwen2.5-coder-1.5b"} < shown["olmo-2-1b"]
+@pytest.mark.parametrize("name", [SMOLLM2, "olmo-2-1b"])
+def test_beside_a_run_stands_the_recorded_model_that_answers_all(draw, name):
+    """Figures 1d and 5: MMLU, BoolQ (its accuracy is the paper's axis) and the loss, in full
+    strength; behind a model of the run its own record."""
+    own = run_of(SMOLLM2, 90).assign(model=name)
+    rows = tables.to_draw(own, profiles.get("quick"), "unhealed", "healed")
+    figure = draw(rows, [name])
+    tasks = {"mmlu", "boolq", "boolq_ranking", "arc_easy", "c4"}
+    cuts = figure.table[(figure.table.block_size > 0) & figure.table.value.notna()]
+    beside = cuts[cuts.model == f"recorded: {QWEN}"]
+    assert set(beside[beside.treatment == "healed"].task) == tasks
+    full = [line for axis in figure.axes for line, *_ in axis.containers if line.get_alpha() == 1]
+    drawn = {tuple(line.get_ydata()) for line in full}
+    whole = rows[(rows.model == f"recorded: {QWEN}") & (rows.block_size == 0)]
+    for task in ("mmlu", "boolq", "arc_easy"):
+        assert whole.set_index("task").value[task] in {values[0] for values in drawn}
+    above = figure.get_suptitle()
+    assert "Qwen2.5-Coder-1.5B" in above and above.endswith("all points are the recorded run's.")
+    pale = [line for axis in figure.axes for line, *_ in axis.containers if line.get_alpha() < 1]
+    assert bool(pale) == (name == SMOLLM2)
 
 
 @pytest.mark.record
@@ -190,11 +200,16 @@ def test_few_questions_are_not_drawn_and_the_record_stands_behind(n, drawn):
     behind = figure.table[figure.table.model == f"recorded: {SMOLLM2}"]
     assert behind.value.notna().sum() > 9
     assert (behind.n >= tables.FEWEST).all()
-    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert "recorded: SmolLM2-135M" in texts
-    assert ("SmolLM2-135M" in texts) == drawn
+    assert not [text for axis in figure.axes for text in axis.texts]  # none on a curve
+    names = [text.get_text() for text in figure.legends[0].texts]
+    assert "recorded: SmolLM2-135M" in names
+    assert ("SmolLM2-135M" in names) == drawn
     lines = [line for axis in figure.axes for line, *_ in axis.containers]
-    assert {line.get_alpha() for line in lines} == {0.35, 1.0 if drawn else 0.35}
+    assert {line.get_alpha() for line in lines} == {0.35 if drawn else 1.0, 1.0}
+    own_lines = [line for line in lines if set(line.get_ydata()) == {0.5}]
+    assert [line.get_alpha() for line in own_lines] == [1.0] * drawn
+    said = "Qwen2.5-Coder: all" if drawn else "All"
+    assert f"{said} points are the recorded run's." in figure.get_suptitle()
     assert len({line.get_color() for line in lines}) == 3  # of as many models
     uncut = run_of(SMOLLM2, n).query("block_size == 0")
     shown = tables.or_recorded(uncut, quick, "unhealed")

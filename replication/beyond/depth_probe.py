@@ -18,7 +18,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -41,7 +40,7 @@ from replication.beyond.biases import (
     letter_measures,
     readouts,
 )
-from replication.figures.style import STYLE, colour, finished, label, nothing_measured, panel_grid
+from replication.figures.style import colour, label, nothing_measured
 from replication.measure import cache, fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.request import BLOCK, Request, task_of
@@ -59,16 +58,15 @@ STRENGTHS = 10.0 ** np.arange(-4, 2)  # of the ridge, times the mean eigenvalue
 SHUFFLES = 100  # of the answers
 AS_LETTERS, PROBE, WHOLE_PROBE = "letters", "in the state", "the whole model's probe"
 READ_OUT = "read out, from other questions"
-LOOKS = {  # of each reading
-    PROBE: {"color": colour("letters"), "marker": "o", "ms": 3},
-    WHOLE_PROBE: {"color": colour("letters"), "marker": "x", "ms": 4, "ls": ":"},
-    READ_OUT: {"color": "0.6", "marker": ".", "ms": 4, "ls": "--"},
+LOOKS = {  # of each reading that is drawn; the table has all
+    PROBE: {"color": colour("letters"), "marker": "o", "ms": 3, "label": PROBE},
     UNBIASED: {"color": "black", "marker": "D", "ms": 3, "mfc": "white"},
-    ACCURACY: {"color": "black", "marker": "", "ls": ":"},
+    ACCURACY: {"color": "black", "marker": "", "ls": ":", "label": "as answered"},
 }
+LOOKS[UNBIASED]["label"] = "as letters, biases removed"
+DRAWN = {("none", 0), ("similarity", 3), ("simple", 3)}  # the same number of layers
 NO_SCORE = {"depth": np.nan, "reading": None, "value": np.nan, "standard_error": np.nan, "n": 0}
 NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
-NAMES = {UNBIASED: "as letters, biases removed", ACCURACY: "as answered"}
 
 
 def depths(name: str, distances, profile: Profile) -> list[Request]:
@@ -295,37 +293,32 @@ def by_depth(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_depth(scores: pd.DataFrame) -> Figure:
-    """Draw accuracy against depth, a row a task and a column a cut: in the state, as letters, as
-    answered. Dropped layers are hatched; before them a cut model is the whole one.
+    """Draw accuracy against depth on ARC-Easy by letter, a panel a cut of DRAWN: in the state, as
+    letters, as answered. Before the dropped layers a cut model is the whole one. The figure's table
+    has all tasks, cuts and readings.
 
     scores: of `table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
-    drawn = by_depth(scores)
+    accuracies = by_depth(scores)
+    first_task = next(task for task in TASKS if task in set(accuracies.task))
+    drawn = accuracies[accuracies.task == first_task]
     whole = drawn[drawn.block_size == 0]
     places = {}
-    for key, of_cut in drawn.groupby(["model", "task", "strategy", *BLOCK], sort=False):
-        model, task, strategy, start, size = key
-        name = f"{strategy}, {size} layers" if size else f"{label(model)}\nwhole"
-        before = whole[(whole.model == model) & (whole.task == task) & (whole.depth <= start)]
-        places[TASKS[task], name] = pd.concat([before, of_cut]) if size else of_cut
-    with plt.rc_context(STYLE):
-        figure, axes = panel_grid(list(places), "depth (layers)", sharey=True)
-        for place, axis in axes.items():
-            _panel(axis, places[place])
-        return finished(figure, drawn, legend="bars: 95 %")
+    for (model, strategy, start, size), of_cut in drawn.groupby(["model", "strategy", *BLOCK]):
+        if (strategy, size) in DRAWN:
+            name = f"{strategy}, {size} layers" if size else f"{label(model)}\nwhole"
+            before = whole[(whole.model == model) & (whole.depth <= start)]
+            places[TASKS[first_task], name] = pd.concat([before, of_cut]) if size else of_cut
+    legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
+    return panels.depth_panels(places, LOOKS, PROBE, accuracies, legend)
 
 
-def _panel(axis, rows: pd.DataFrame) -> None:
-    """Draw the lines of one cut, the null of its probe, and what is dropped."""
-    start, size = rows[list(BLOCK)].max()
-    for reading, look in LOOKS.items():
-        of_reading = rows[rows.reading == reading]
-        if len(of_reading):
-            panels.line(axis, of_reading, "depth", NAMES.get(reading, reading), **look)
-    probe = rows[rows.reading == PROBE].sort_values("depth")
-    axis.plot(probe.depth, probe.null, color="grey", ls=":", lw=1, label="shuffled answers, 97.5 %")
-    if size:
-        axis.axvspan(start, start + size, fc="none", ec="0.7", hatch="///", lw=0, label="dropped")
-    axis.set_title(f"n = {rows.n.max():.0f}", loc="right", fontsize=8)
+def at_the_end(accuracies: pd.DataFrame) -> pd.DataFrame:
+    """Return what every reading scores at the last depth, a row a task and cut; of a table of
+    `by_depth`."""
+    deepest = accuracies.groupby("model").depth.transform("max")
+    last = accuracies[accuracies.depth == deepest]
+    cut = ["model", "task", "strategy", "block_size"]
+    return last.pivot_table("value", cut, "reading", sort=False)

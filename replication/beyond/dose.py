@@ -7,18 +7,23 @@ much of healing is adaptation to the text.
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.blocks import UNPRUNED
 from replication import measure
-from replication.beyond.panels import line
+from replication.beyond.panels import line, log_loss
 from replication.figures.style import (
     STYLE,
-    WIDTH,
     finished,
+    is_recorded,
     label,
     look,
+    name_pale,
+    note_above,
     nothing_measured,
+    only_recorded,
+    opacity,
+    panel_grid,
+    recorded_first,
 )
 from replication.measure import scores
 from replication.measure.experiments import cuts, healed, unpruned
@@ -27,10 +32,7 @@ from replication.profiles import PAPER_TOKENS, STRATEGIES, Profile, recipe, size
 
 TASKS = ("arc_easy", "c4")
 CONTROL = 0.25  # of the longest healing: the longest of the control
-LABELS = (
-    "C4 loss (nats)",
-    "ARC-Easy accuracy",
-)
+LABELS = {"c4": "C4 loss (nats)", "arc_easy": "ARC-Easy accuracy"}
 
 
 def doses(name: str, distances, profile: Profile) -> list[Request]:
@@ -63,53 +65,58 @@ measure.TABLES["trainings"] = scores.trainings
 
 
 def figure_dose(doses: pd.DataFrame) -> Figure:
-    """Draw a column a depth: loss and accuracy against the tokens of healing. Dotted: not healed.
+    """Draw a column a depth: loss and accuracy against the tokens of healing, the record behind.
+    Dotted: not healed.
 
     doses: the table of `doses`.
     """
     healed = doses[doses.value.notna() & (doses.tokens > 0)]
-    sizes = sorted(set(healed.block_size) - {0})
-    if not sizes:
+    panels = {}
+    for task, row in LABELS.items():
+        for size in sorted(set(healed.block_size) - {0}):
+            models = healed.model[(healed.block_size == size) & (healed.task == task)]
+            of_size = doses[doses.block_size.isin([0, size]) & doses.model.isin(models)]
+            if len(models):
+                panels[row, f"{size} layers dropped"] = of_size[of_size.task == task]
+    if not panels:
         return nothing_measured(doses)
-    grid = {"squeeze": False, "sharex": True, "sharey": "row", "figsize": (WIDTH, 5)}
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(2, len(sizes), **grid)
-        for (loss, accuracy), size in zip(axes.T, sizes, strict=True):
-            of_size = doses[doses.block_size.isin([0, size])]
-            loss.set_title(f"{size} layers dropped", loc="left")
-            loss.set(xscale="log", yscale="log")
-            _lines(loss, of_size[of_size.task == "c4"])
-            _lines(accuracy, of_size[of_size.task == "arc_easy"])
-            accuracy.set_xlabel("tokens of healing")
-        figure.suptitle(", ".join(map(label, doses.model.unique())), fontsize=9)
-        for axis in axes.flat:
+        figure, axes = panel_grid(list(panels), "tokens of healing", sharey="row")
+        for place, axis in axes.items():
+            panel = panels[place]
+            axis.set_xscale("log")
+            counts = [_lines(axis, rows, panel) for _, rows in _by_model(panel)]
+            axis.set_title("\n".join(counts), loc="right", fontsize=8)
+            above = "\n" * str(counts).count("recorded")  # so that both titles have room
+            axis.set_title(axis.get_title("left") + above, loc="left")
             axis.axvline(PAPER_TOKENS, color="0.7", lw=1, ls="-.", label="the paper's tokens")
-        for axis, name in zip(axes[:, 0], LABELS, strict=True):
-            axis.set_ylabel(name)
+        note_above(figure, ", ".join(map(label, doses.model.unique())), only_recorded(panels))
         return finished(figure, doses, legend="bars: 95 %")
 
 
-def _lines(axis, rows: pd.DataFrame) -> None:
-    if rows.empty:  # the job of a model that is healed for one length
-        return
+def _by_model(panel: pd.DataFrame):
+    return recorded_first(panel).groupby("model", sort=False)
+
+
+def _lines(axis, rows: pd.DataFrame, panel: pd.DataFrame) -> str:
+    """Draw the lines of one model of a panel; return what its scores are of."""
     unpruned = rows[rows.treatment == "unpruned"].iloc[0]
     is_loss = unpruned.task == "c4"
-    axis.axhline(unpruned.value, color="black", ls="--", lw=1, label="unpruned, not healed")
-    if is_loss:
-        axis.axhline(unpruned.chance, color="grey", ls=(0, (5, 3)), lw=1, label="guessing, ln V")
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 4)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_locator(NullLocator())
+    shade = {"alpha": opacity(unpruned.model, panel)}
+    name_pale(axis, unpruned.model, panel)
+    level = {"color": "black", "ls": "--", "lw": 1, "label": "unpruned, not healed"}
+    axis.axhline(unpruned.value, **level | shade)
     others = rows[rows.treatment != "unpruned"]
     for strategy, of_strategy in others.groupby("strategy", sort=False):
         named = "nothing dropped" if strategy == "none" else strategy
-        style = look(strategy) | {"ms": 4}
+        style = look(strategy) | {"ms": 4} | shade
+        dotted = style | {"marker": "", "ls": ":", "lw": 1.2}
         for value in of_strategy.value[of_strategy.treatment == "unhealed"]:
-            axis.axhline(value, label=f"{named}, not healed", ls=":", lw=1.2, **style)
-        healed = of_strategy[of_strategy.treatment != "unhealed"]
-        line(axis, healed, "tokens", named, **style)
-    axis.set_title(
-        f"{unpruned.n:.0f} {'texts' if is_loss else 'questions'}", loc="right", fontsize=8
-    )
-    if not is_loss:
-        axis.axhline(unpruned.floor, color="grey", ls="-.", lw=1, label="floor")
+            axis.axhline(value, label=f"{named}, not healed", **dotted)
+        line(axis, of_strategy[of_strategy.treatment != "unhealed"], "tokens", named, **style)
+    nothing, kind = ("guessing, ln V", "texts") if is_loss else ("floor", "questions")
+    reference = unpruned.chance if is_loss else unpruned.floor
+    axis.axhline(reference, color="grey", ls="-.", lw=1, label=nothing)
+    if is_loss:
+        log_loss(axis)
+    return f"{'recorded: ' * is_recorded(unpruned.model)}{unpruned.n:.0f} {kind}"

@@ -14,6 +14,7 @@ from replication.figures.style import label, look
 from replication.measure.experiments import unpruned
 from replication.measure.request import Request, score
 from replication.profiles import Profile
+from replication.tables import RECORD
 
 KEPT = {
     0: "none kept (early exit)",
@@ -84,7 +85,7 @@ def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
     table = table.drop_duplicates(["model", "questions", "form", "strategy", "block_size"])
     panels = zip(table.questions, table.form, strict=True)
     drawn = table.assign(
-        row="accuracy of\n" + table.model.map(label),
+        row="accuracy of\n" + table.model.str.removeprefix(RECORD).map(label),
         column=[PANELS[panel] for panel in panels],
         line=table.strategy,
     )

@@ -12,7 +12,6 @@ and how long an option is and which words it shares with its question (WORDS).
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,7 +22,7 @@ from replication import measure
 from replication.beyond import depth_probe, option_probe, panels, states
 from replication.beyond.biases import FOLDS, QUANTILE
 from replication.beyond.depth_probe import SHUFFLES, answers_of, with_four_options
-from replication.figures.style import STYLE, colour, finished, label, nothing_measured, panel_grid
+from replication.figures.style import colour, label, nothing_measured
 from replication.measure import fetching
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.request import BLOCK, Request, task_of
@@ -36,11 +35,10 @@ AS_LETTERS, LAST, OPTIONS = "letters", "at the last token", "at the options"
 CONTROLS = {"at the options, strength x 0.1": 0.1, "at the options, strength x 10": 10.0}
 GAUSSIAN, WORDS = "at the options, random numbers", "at the options, lengths and words"
 LOOKS = {  # of each reading
-    OPTIONS: {"color": colour("content"), "marker": "s", "ms": 3},
-    LAST: {"color": colour("letters"), "marker": "o", "ms": 3},
-    AS_LETTERS: {"color": "black", "marker": "", "ls": ":"},
+    OPTIONS: {"color": colour("content"), "marker": "s", "ms": 3, "label": "the options' ends"},
+    LAST: {"color": colour("letters"), "marker": "o", "ms": 3, "label": "the last token"},
+    AS_LETTERS: {"color": "black", "marker": "", "ls": ":", "label": "as answered"},
 }
-NAMES = {OPTIONS: "the options' ends", LAST: "the last token", AS_LETTERS: "as answered"}
 
 
 def option_ends(name: str, distances, profile: Profile) -> list[Request]:
@@ -132,21 +130,5 @@ def figure_options(scores: pd.DataFrame) -> Figure:
         name = f"{size} layers" if size else f"{label(model)}, whole"
         before = whole[(whole.model == model) & (whole.depth <= start)]
         places[row, name] = pd.concat([before, of_cut]) if size else of_cut
-    with plt.rc_context(STYLE):
-        figure, axes = panel_grid(list(places), "depth (layers)", sharey=True)
-        for place, axis in axes.items():
-            _panel(axis, places[place])
-        return finished(figure, drawn, legend=f"n = {drawn.n.max():.0f} questions; bars: 95 %")
-
-
-def _panel(axis, rows: pd.DataFrame) -> None:
-    """Draw the lines of one cut, what shuffled answers give, and what is dropped."""
-    for reading, look in LOOKS.items():
-        of_reading = rows[rows.reading == reading]
-        if len(of_reading):
-            panels.line(axis, of_reading, "depth", NAMES[reading], **look)
-    null = rows[rows.reading == OPTIONS].sort_values("depth")
-    axis.plot(null.depth, null.null, color="grey", ls=":", lw=1, label="shuffled answers, 97.5 %")
-    start, size = rows[list(BLOCK)].max()
-    if size:
-        axis.axvspan(start, start + size, fc="none", ec="0.7", hatch="///", lw=0, label="dropped")
+    legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
+    return panels.depth_panels(places, LOOKS, OPTIONS, drawn, legend)

@@ -13,15 +13,24 @@ from matplotlib.figure import Figure
 
 from lib.data import sets
 from lib.evaluation import weighted_mean
-from lib.models import registry
 from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
 from replication.beyond.panels import line
-from replication.figures.style import STYLE, WIDTH, colour, finished
+from replication.figures.style import (
+    STYLE,
+    WIDTH,
+    colour,
+    finished,
+    label,
+    name_pale,
+    opacity,
+    recorded_first,
+)
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
 from replication.measure.request import BLOCK, Request, data_identity, data_source
 from replication.profiles import Profile
+from replication.tables import RECORD
 
 VERSION = 2  # bumped by hand when the numbers change
 TOKENS = 256  # whose states are compared at once
@@ -240,26 +249,30 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 
 def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
     """Draw a row a model: how much each layer changes the stream of the C4 texts, and the damage of
-    dropping it. Bars: 95 %.
+    dropping it; the record behind. Bars: 95 %.
 
     damages: of damage.measure; changes: of `measure`.
     """
     updates = changes[changes.criterion.isin(UPDATES)]
     table = pd.concat([updates, damages[damages.block_size == 1]])
-    count = table.model.nunique()
-    models = table.groupby("model", sort=False)
+    models = table.groupby(table.model.str.removeprefix(RECORD), sort=False)
     with plt.rc_context(STYLE):
-        size = WIDTH, 1 + 2.6 * count
-        figure, axes = plt.subplots(count, 2, figsize=size, squeeze=False)
-        for (left, right), (name, of_model) in zip(axes, models, strict=True):
-            for criterion, style in UPDATES.items():
-                update = of_model[of_model.criterion == criterion]
-                left.plot(update.block_start, update.value, marker=".", **style)
-            single = of_model[of_model.criterion.isna()]
-            line(right, single, "block_start", "one layer dropped", **LAYER)
+        size = WIDTH, 1 + 2.6 * len(models)
+        figure, axes = plt.subplots(len(models), 2, figsize=size, squeeze=False)
+        for (left, right), (_, panel) in zip(axes, models, strict=True):
+            names = []
+            for name, of_model in recorded_first(panel).groupby("model", sort=False):
+                names.insert(0, f"{label(name)}, {of_model.n.iloc[0]} texts")
+                shade = {"alpha": opacity(name, panel)}
+                name_pale(right, name, panel)
+                for criterion, style in UPDATES.items():
+                    update = of_model[of_model.criterion == criterion]
+                    left.plot(update.block_start, update.value, marker=".", **style | shade)
+                single = of_model[of_model.criterion.isna()]
+                line(right, single, "block_start", "one layer dropped", **LAYER | shade)
             right.set_yscale("symlog", linthresh=0.1)
             right.yaxis.set_major_formatter("{x:g}")
             left.set(xlabel="layer $l$", ylabel=CHANGE, yscale="log")
-            left.set_title(f"{registry.label(name)}, {of_model.n.iloc[0]} texts", loc="left")
+            left.set_title("\n".join(names), loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")
         return finished(figure, table, legend="bars: 95 %")

@@ -13,6 +13,13 @@ from replication.figures.curves import (
     figure_beyond,
 )
 from replication.figures.damage import figure_damage
-from replication.figures.heatmaps import figure_1a, figure_1b, figure_1c, figure_4, figure_islands
+from replication.figures.heatmaps import (
+    figure_1a,
+    figure_1b,
+    figure_1c,
+    figure_4,
+    figure_islands,
+    figure_starts,
+)
 from replication.figures.style import save
 from replication.figures.verdicts import figure_claims

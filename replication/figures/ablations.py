@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from lib.evaluation import KINDS
 from replication.analysis.bootstrap import paired
 from replication.figures.curves import TASKS, draw_grid, draw_panel, left_out
-from replication.figures.style import NORMAL, PALE, is_recorded, label, look
+from replication.figures.style import NORMAL, label, look, opacity
 from replication.tables import RECORD
 
 SMALL = 0.01  # the least that an axis of differences shows, to both sides
@@ -21,26 +21,31 @@ LINE = ["model", "task", "ablation"]  # of the same unpruned score; figure 9: a 
 def figure_8(scores: pd.DataFrame) -> Figure:
     """Figure 8: healed scores against the fraction dropped, a line a seed of healing; and beside
     them each seed minus seed 0, paired on the questions or texts. scores: of experiments.seeds."""
-    return _variants(scores, "seed 0")
+    return _variants(scores.assign(first="seed 0"), "seed 0")
 
 
 def figure_9(scores: pd.DataFrame) -> Figure:
     """Figure 9: healed scores against the fraction dropped, a line a LoRA rank; and beside them
-    each rank minus the lowest, paired. scores: of experiments.ranks."""
-    return _variants(scores, f"rank {scores['rank'].min():.0f}")
+    each rank minus the lowest of its model, paired. scores: of experiments.ranks."""
+    lowest = scores.groupby("model")["rank"].transform("min")
+    return _variants(scores.assign(first=lowest.map("rank {:.0f}".format)), "the lowest rank")
 
 
 def _variants(scores: pd.DataFrame, first: str) -> Figure:
     """Draw a row for each task (and strategy, if there are several), of each model two columns:
-    scores, and differences from the variant `first` with 95 % intervals.
+    scores, and differences from a variant, which is called `first`, with 95 % intervals.
 
     Columns difference, low and high of the table are those drawn; its rows "unhealed" are the cut
     that is not healed. A difference that healing did not make is not drawn: a line says why.
     """
+    differences = [_differences(rows, one) for one, rows in scores.groupby("first", sort=False)]
     table = scores.merge(
-        _differences(scores, first), on=[*LINE, "block_size", "variant"], how="left"
+        pd.concat(differences or [_differences(scores, "")]),
+        on=[*LINE, "block_size", "variant"],
+        how="left",
     )
-    whys = _not_made(table, first)
+    whys = _not_made(table)
+    table = table.drop(columns="first")
     table.loc[whys != "", ["difference", "low", "high"]] = np.nan
     is_drawn = (table.treatment == "healed") & table.task.isin(VARIED)
     healed = table[is_drawn & table.value.notna()]
@@ -58,21 +63,21 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
     for (model, why), rows in healed.groupby(["model", whys[healed.index]], sort=False):
         tasks = ", ".join(KINDS[task].label for task in rows.task.unique())
         notes += [f"{label(model)}, {tasks}: {why}, so no difference is drawn"] if why else []
-    return draw_grid(list(panels), draw, table, "\n".join(filter(None, notes)), key)
+    return draw_grid(panels, draw, table, "\n".join(filter(None, notes)), key)
 
 
-def _not_made(table: pd.DataFrame, first: str) -> pd.Series:
+def _not_made(table: pd.DataFrame) -> pd.Series:
     """Return why the difference of each healed score is not one that healing made; "" if it is.
 
     At no depth is the score certainly another than that of the cut that is not healed; or every
-    example scores as with `first`: a bar would have no length.
+    example scores as with the variant `first`: a bar would have no length.
     """
     is_healed = table.treatment == "healed"
     cuts = table[~is_healed & table.difference.notna()]
     is_certain = ((cuts.low > 0) | (cuts.high < 0)).groupby([cuts[name] for name in LINE]).any()
     is_unchanged = pd.MultiIndex.from_frame(table[LINE]).isin(is_certain.index[~is_certain])
     is_same = table.low == table.high
-    whys = pd.Series("", table.index).mask(is_same, table.variant + f" scores as {first}")
+    whys = pd.Series("", table.index).mask(is_same, table.variant + " scores as " + table["first"])
     return whys.mask(is_unchanged, "healing changed nothing for certain").where(is_healed, "")
 
 
@@ -95,7 +100,7 @@ def _draw_differences(axis, panel: pd.DataFrame, hue: str) -> None:
     for (variant, model), points in panel.groupby([hue, "model"], sort=False):
         bars = [points.difference - points.low, points.high - points.difference]
         beside = 0.012 * (variants.index(variant) - (len(variants) - 1) / 2)
-        style = {"ls": "", "ms": 3.5, "alpha": PALE[is_recorded(model)]} | look(variant)
+        style = {"ls": "", "ms": 3.5, "alpha": opacity(model, panel)} | look(variant)
         axis.errorbar(points.fraction + beside, points.difference, bars, elinewidth=1, **style)
     axis.axhline(0, color="0.6", lw=0.8)
     low, high = axis.get_ylim()

@@ -6,7 +6,7 @@ which no pruned model is measured is not drawn.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +17,6 @@ from lib.evaluation import KINDS
 from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import gap, no_signal, unclear
 from replication.figures.style import (
-    PALE,
     STYLE,
     colour,
     draw_baselines,
@@ -25,13 +24,17 @@ from replication.figures.style import (
     finished,
     is_recorded,
     label,
-    label_ends,
     level,
     look,
+    name_pale,
     note_above,
     nothing_measured,
+    only_recorded,
+    opacity,
     panel_grid,
+    recorded_first,
 )
+from replication.profiles import DRAWN, PROFILES
 from replication.tables import RECORD, NotMeasured
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
@@ -52,25 +55,33 @@ UNITS = {  # of a score; all others are accuracies
     "boolq_ranking": "AUC",
     "gsm8k_bpb": "bits per byte",
 }
-QA = ["mmlu", "boolq", "arc_easy"]
+ALL = ["mmlu", "boolq", "boolq_ranking", "arc_easy", "c4"]  # of one model
+SAME = {"1 examples": "1 example"}  # in a legend
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
-def figure_1d(scores: pd.DataFrame, name: str) -> Figure:
-    """Figure 1d: one model, question answering and C4 loss; dark blue: healed, light blue: not
-    healed, red dashes: unpruned."""
-    scores = _of_model(scores[scores.strategy != "simple"], name)
-    titles = pd.Series(label(name), scores.index)
-    return grid(scores, titles, "treatment", [*QA, "c4"], needs_signal=True)
+def figure_1d(scores: pd.DataFrame, models: Sequence[str]) -> Figure:
+    """Figure 1d: question answering and C4 loss, a column a model; dark blue: healed, light blue:
+    not healed, red dashes: unpruned. models: of the run; those of the record stand beside them."""
+    scores, titles = _by_model(scores[scores.strategy != "simple"], models)
+    return grid(scores, titles, "treatment", ALL, needs_signal=True)
 
 
-def _of_model(scores: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the scores of one model, and of the same as it is recorded, or else of all that are
-    recorded."""
-    recorded = scores[scores.model.map(is_recorded).astype(bool)]
-    if RECORD + name in set(recorded.model):
-        recorded = recorded[recorded.model == RECORD + name]
-    return pd.concat([scores[scores.model == name], recorded])
+def _by_model(scores: pd.DataFrame, models: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
+    """Return the scores of some models and of those that the record shows, the run's first; and the
+    name of each, as recorded if the run has none of it. BoolQ's AUC is among them."""
+    scores = pd.concat([scores, boolq_ranking(scores)], ignore_index=True)
+    names = scores.model.str.removeprefix(RECORD)
+    order = list(dict.fromkeys([*models, *PROFILES[DRAWN].shown_models]))
+    scores = scores[names.isin(order)].sort_values(
+        "model", kind="stable", key=lambda model: model.str.removeprefix(RECORD).map(order.index)
+    )
+    own = set(scores.model)
+    titles = [
+        label(model.removeprefix(RECORD) if model.removeprefix(RECORD) in own else model)
+        for model in scores.model
+    ]
+    return scores, pd.Series(titles, scores.index)
 
 
 def figure_2(scores: pd.DataFrame) -> Figure:
@@ -91,17 +102,17 @@ def figure_3(scores: pd.DataFrame) -> Figure:
 
 
 def figure_6(scores: pd.DataFrame) -> Figure:
-    """Figure 6: BoolQ against the fraction dropped, a column a family; above, without threshold."""
+    """Figure 6: BoolQ against the fraction dropped, a column a family; below, without threshold."""
     scores = pd.concat([scores, boolq_ranking(scores)], ignore_index=True)
-    return _by_family(scores, ["boolq_ranking", "boolq"])
+    return _by_family(scores, ["boolq", "boolq_ranking"])
 
 
-def figure_5(scores: pd.DataFrame, name: str) -> Figure:
-    """Figure 5: simple (red) against similarity-informed pruning (blue), a column a treatment."""
-    scores = _of_model(scores, name)
-    titles = f"{label(name)}, " + scores.treatment
-    titles = titles.where(scores.block_size > 0)
-    return grid(scores, titles, "strategy", [*QA, "c4"], needs_signal=True)
+def figure_5(scores: pd.DataFrame, models: Sequence[str]) -> Figure:
+    """Figure 5: simple (red) against similarity-informed pruning (blue), a column a model and
+    treatment. models: as of `figure_1d`."""
+    scores, names = _by_model(scores, models)
+    titles = (names + "\n" + scores.treatment).where(scores.block_size > 0)
+    return grid(scores, titles, "strategy", ALL, needs_signal=True)
 
 
 def figure_7(scores: pd.DataFrame) -> Figure:
@@ -109,7 +120,7 @@ def figure_7(scores: pd.DataFrame) -> Figure:
     scores = scores.sort_values("ablation", ascending=False, kind="stable")
     titles = scores.model.str.removeprefix(RECORD).map(label)
     titles += "\n" + scores.ablation + " of examples"
-    return grid(scores, titles, "variant", ["arc_easy", "mmlu"])
+    return grid(scores, titles, "variant", ["arc_easy", "arc_easy_test", "mmlu"])
 
 
 def figure_beyond(scores: pd.DataFrame) -> Figure:
@@ -170,37 +181,43 @@ def grid(
             draw_panel(axis, panels[place], hue)
         names = {" ".join(place): axis for place, axis in axes.items()}
         level([axis for name, axis in names.items() if re.search("accuracy|AUC", name)])
-        for place, axis in axes.items() if hue == "model" else ():
-            label_ends(axis, _ends(panels[place]))
 
-    return draw_grid(list(panels), draw, table, note, sharey="row")
+    return draw_grid(panels, draw, table, note, sharey="row")
 
 
 def draw_grid(
-    places: list[tuple[str, str]],
+    panels: dict[tuple[str, str], pd.DataFrame],
     draw: Callable[[dict], None],
     table: pd.DataFrame,
     note: str,
     legend: str = "bars: ±1 s.e.",
     sharey: str | bool = False,
 ) -> Figure:
-    """Return panels against the fraction dropped, at (row, column), or a sentence without any.
+    """Return panels against the fraction dropped, or a sentence without any.
 
-    draw: draws into the axes, by place. table: what is shown. note: above the panels.
+    panels: the scores of each, at (row, column). draw: draws into the axes, by place. table: what
+    is shown. note: above the panels; there it is also said where all is recorded.
     """
-    if not places:
+    if not panels:
         return nothing_measured(table, note)
     with plt.rc_context(STYLE):
-        figure, axes = panel_grid(places, "fraction of layers dropped", sharey)
+        figure, axes = panel_grid(list(panels), "fraction of layers dropped", sharey)
         draw(axes)
-        note_above(figure, note)
+        note_above(figure, note, only_recorded(panels, note))
         return finished(figure, table, legend=legend)
 
 
 def _without_signal(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each model and task whose whole model does not stand out of its floor."""
+    """Return the rows of each model and task whose whole model does not stand out of its floor.
+
+    BoolQ's accuracy is drawn where its AUC stands out: its threshold hides what a model knows.
+    """
     whole = table[table.block_size == 0]
     silent = whole[np.array([no_signal(row) for row in whole.itertuples()], dtype=bool)]
+    loud = whole[(whole.task == "boolq_ranking") & whole.value.notna()].drop(
+        silent.index, errors="ignore"
+    )
+    silent = silent[~((silent.task == "boolq") & silent.model.isin(loud.model))]
     pairs = pd.MultiIndex.from_frame(silent[["model", "task"]])
     return table[pd.MultiIndex.from_frame(table[["model", "task"]]).isin(pairs)]
 
@@ -222,7 +239,10 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
         models = ", ".join(rows.model.map(label).unique())
         name = KINDS[task].label if task in KINDS else TASKS[task]
         tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
-    lines = [f"{models}, {', '.join(names)}: {why}" for (models, why), names in tasks_of.items()]
+    lines = [
+        f"Not drawn: {', '.join(names)} of {models}: {why}."
+        for (models, why), names in tasks_of.items()
+    ]
     return "\n".join(lines)
 
 
@@ -248,37 +268,28 @@ def _panels(
 def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
     """Draw the lines of a panel over its baselines; level lines: the unpruned models.
 
-    Recorded lines are pale, behind those of the run.
+    Recorded lines are pale behind those of the run (`style.opacity`).
     """
     unpruned = draw_baselines(axis, panel)
     for row in unpruned.itertuples() if hue != "variant" else ():
         shade = {"model": colour(row.model), "treatment": colour("unpruned")}.get(hue, "black")
-        axis.axhline(row.value, color=shade, ls="--", lw=1, alpha=PALE[is_recorded(row.model)])
+        axis.axhline(row.value, color=shade, ls="--", lw=1, alpha=opacity(row.model, panel))
     level_line = "" if hue == "variant" else "--"
     shade = colour("unpruned") if hue == "treatment" else "black"
     axis.plot([], [], color=shade, label="unpruned", **MARKS | {"ls": level_line, "mfc": "white"})
-    cuts = panel[panel.block_size > 0]
-    is_own = ~cuts.model.map(is_recorded).astype(bool)
-    recorded_first = cuts.loc[is_own.sort_values(kind="stable").index]
-    lines = recorded_first.groupby([hue, "treatment", "model"], sort=False)
+    cuts = recorded_first(panel[panel.block_size > 0])
+    lines = cuts.groupby([hue, "treatment", "model"], sort=False)
     for (name, treatment, model), points in lines:
         if points.value.isna().all():
             continue
+        if hue != "model":  # whose name says so
+            name_pale(axis, model, panel)
         is_full = treatment == "healed"
-        style = MARKS | {"ls": TREATMENTS[treatment], "alpha": PALE[is_recorded(model)]}
+        style = MARKS | {"ls": TREATMENTS[treatment], "alpha": opacity(model, panel)}
         _curve(axis, unpruned, points, name, style | {"mfc": colour(name) if is_full else "white"})
         if hue != "treatment":
             style |= {"alpha": 1, "mfc": "black" if is_full else "white"}
             axis.plot([], [], color="black", label=treatment, **style)
-
-
-def _ends(panel: pd.DataFrame) -> dict:
-    """Return how high the level line of each model is, and how its name is written there."""
-    ends = {}
-    for row in panel[panel.block_size == 0].itertuples():
-        text = {"color": colour(row.model), "alpha": max(0.6, PALE[is_recorded(row.model)])}
-        ends[label(row.model)] = row.value, text
-    return ends
 
 
 def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style: dict) -> None:
@@ -301,15 +312,11 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     whole = {"color": colour(name), "mfc": "white", "alpha": style["alpha"], "zorder": 3}
     axis.plot(start.fraction, start.value, "o", ms=3.5, **whole)
 
-    # models are named at the ends of their lines, all else in the legend
-    model = points.model.iloc[0]
-    if name != model and is_recorded(model):
-        axis.plot([], [], color="0.8", lw=3, label=f"pale: {label(model)}")
-    if name != model:
-        axis.plot([], [], lw=3, label=label(name), **look(name))
+    key = {"alpha": style["alpha"]} if name == points.model.iloc[0] else {}
+    axis.plot([], [], lw=3, label=SAME.get(name, label(name)), **look(name), **key)
 
     if "commonest" in line and (constant := line.commonest > CONSTANT).any():
         crossed = line[constant]
-        cross = {"ms": 6, "zorder": 4, "alpha": style["alpha"]}
+        cross = {"ms": 4, "mew": 0.8, "zorder": 4, "alpha": style["alpha"]}
         note = f"one answer to over {CONSTANT:.0%}"
         axis.plot(crossed.fraction, crossed.value, "kx", label=note, **cross)

@@ -1,13 +1,14 @@
 """What dropping a block costs, and what running it twice costs, next to its distance."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.models import registry
 from replication.analysis.islands import rescaled
 from replication.figures.heatmaps import block_map
-from replication.figures.style import STYLE, WIDTH, colour, finished
+from replication.figures.style import STYLE, WIDTH, colour, finished, label
 
 MAPS = {"value": "dropped", "twice": "run twice"}  # columns and their titles
 BEST = ("x", {"color": colour("damage map"), "ms": 4, "label": "least rise in loss"})
@@ -34,7 +35,7 @@ def figure_damage(tables: pd.DataFrame) -> Figure:
         figure, axes = plt.subplots(*shape, figsize=size, squeeze=False)
         for (*maps, scatter), (name, table) in zip(axes, models, strict=True):
             for axis, column in zip(maps, columns, strict=True):
-                title = f"{registry.label(name)}\n{MAPS[column]}"
+                title = f"{fill(label(name), 22)}\n{MAPS[column]}"
                 measured = table[table[column].notna()]
                 marks = {"distance": SIMILAR, column: BEST}
                 mesh = block_map(axis, measured, f"{column}_rescaled", title, marks)

@@ -1,5 +1,9 @@
-"""Figures 1a to 1c and 4: the method drawn, one cut, and the distances of all blocks."""
+"""Figures 1a to 1c and 4: the method drawn, one cut, and the distances of all blocks.
 
+Where a model is one of the paper's, the starts that others publish for it are marked.
+"""
+
+import json
 from textwrap import fill
 
 import matplotlib.pyplot as plt
@@ -7,12 +11,22 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lib.blocks import Block, BlockDistances
 from lib.models import registry
+from replication import paths
 from replication.analysis import islands
 from replication.analysis.islands import rescaled
-from replication.figures.style import STYLE, WIDTH, colour, finished
+from replication.figures.style import (
+    STYLE,
+    WIDTH,
+    colour,
+    finished,
+    label,
+    look,
+    note_above,
+)
 
 STEPS = [  # and the notebook that shows each
     ("measure", "one forward pass\nover C4: angular\ndistance $d(l, l+n)$\nof every block", "01"),
@@ -22,6 +36,9 @@ STEPS = [  # and the notebook that shows each
     ("evaluate", "question answering\nand C4 loss against\nthe fraction dropped", "02, 03"),
 ]
 FINE = 16  # points of an outline along a block
+PUBLISHED = "$l^*(n)$ of third-party scripts"
+MARK = {"ls": "", "ms": 4, "mfc": "none", "label": PUBLISHED} | look("published")
+UNCONFIRMED = "Published: by third-party scripts of unconfirmed origin; the paper prints no l*(n)."
 
 
 def figure_1a() -> Figure:
@@ -101,14 +118,57 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
         columns = {"x": "block_start", "y": "value", "hue": "block_size"}
         style = {"palette": "viridis", "estimator": None, "lw": 1, "legend": False}
         sns.lineplot(table, **columns, **style, ax=axes)
-        for end in table.groupby("block_size").tail(1).itertuples():
-            axes.text(end.block_start, end.value, f"  {end.block_size}", va="center", size=8)
+        shades = plt.cm.ScalarMappable(plt.Normalize(1, deepest), "viridis")
+        bar = {"aspect": 30, "pad": 0.02, "ticks": MaxNLocator(integer=True)}
+        figure.colorbar(shades, ax=axes, label="block size $n$ (layers)", **bar)
         axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
+        starts = {n: l for n, l in published_starts(name).items() if n <= deepest}
+        if starts:
+            heights = [distances.of(Block(start, n)) for n, start in starts.items()]
+            axes.plot(starts.values(), heights, **MARK)
         degrees = axes.secondary_yaxis("right", functions=(lambda d: 180 * d, lambda d: d / 180))
         degrees.set_ylabel("degrees")
         axes.set(xlabel="block start $l$ (layer)", ylabel="angular distance $d(l, l+n)$")
         axes.set_title(f"{registry.label(name)}, {distances.num_sequences} texts")
-        return finished(figure, table, legend="at a curve's end: block size $n$ (layers)")
+        return finished(figure, table, legend="")
+
+
+def published_starts(name: str) -> dict[int, int]:
+    """Return l*(n) of a model by n, as third-party scripts have it for four of the paper's seven;
+    empty for all others."""
+    published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
+    return dict(enumerate(published["best_starts"].get(name, []), start=1))
+
+
+def figure_starts(maps: dict[str, BlockDistances]) -> Figure:
+    """Where the rule cuts: l*(n) against n, both as fractions of the layers. Lines: of maps;
+    hollow marks: of the paper's models, from third-party scripts."""
+    rows = []
+    for name, distances in maps.items():
+        layers = distances.num_layers
+        starts = {n: distances.best_start(n) for n in range(1, layers)}
+        rows += [(name, layers, n, start, "measured") for n, start in starts.items()]
+    published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
+    _, *models = published["best_starts"]  # the first one is their source
+    for name in models:
+        layers = registry.num_layers(name)
+        rows += [(name, layers, n, l, "published") for n, l in published_starts(name).items()]
+    table = pd.DataFrame(rows, columns=["model", "layers", "block_size", "block_start", "source"])
+    table["fraction"] = table.block_size / table.layers
+    table["start_fraction"] = table.block_start / table.layers
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 3.8))
+        for (name, source), line in table.groupby(["model", "source"], sort=False):
+            own = {"ls": "-", "marker": ".", "ms": 5, "lw": 1.2, "label": label(name)}
+            others = {"ls": "", "marker": "D", "ms": 3.5, "mfc": "none"}
+            others["label"] = f"{label(name)}, published"
+            style = own if source == "measured" else others
+            axes.plot(line.fraction, line.start_fraction, color=colour(name), **style)
+        axes.plot([0, 1], [1, 0], color="grey", ls=":", lw=1, label="as deep as a block fits")
+        axes.set(xlabel="fraction of layers dropped, $n/L$", xlim=(0, 1), ylim=(0, 1))
+        axes.set_ylabel("where the block begins, $l^*(n)/L$")
+        note_above(figure, UNCONFIRMED)
+        return finished(figure, table, legend="")
 
 
 def _least(table: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -120,7 +180,10 @@ def figure_4(maps: dict[str, BlockDistances]) -> Figure:
     """Figure 4: a heatmap a model, x = l, y = n, each row rescaled to [0, 1]; yellow is similar."""
     table = distance_table(maps)
     with plt.rc_context(STYLE):
-        figure, _ = _heatmaps(maps, table)
+        figure, axes = _heatmaps(maps, table)
+        for axis, name in zip(axes, maps, strict=True):
+            if starts := published_starts(name):
+                axis.plot(starts.values(), starts.keys(), **MARK)
         return finished(figure, table, legend="")
 
 
@@ -145,16 +208,16 @@ def figure_islands(maps: dict[str, BlockDistances], threshold: float = islands.T
 def draw_regions(axis, regions: np.ndarray) -> None:
     """Draw the borders of the main region and of each island, with its number next to it."""
     count = int(regions.max()) - islands.BAND
-    for label in range(islands.BAND, islands.BAND + count + 1):
-        number = label - islands.BAND
+    for region in range(islands.BAND, islands.BAND + count + 1):
+        number = region - islands.BAND
         name, shade = ("island", colour("island")) if number else ("main region", "black")
-        mask = np.pad(regions == label, 1)
+        mask = np.pad(regions == region, 1)
         ends = (-1.5, mask.shape[1] - 1.5, -0.5, len(mask) - 0.5)  # of l and n, one around them
         fine = mask.repeat(FINE, 0).repeat(FINE, 1)  # so that the line follows the blocks
         axis.contour(fine, [0.5], colors=[shade], origin="lower", extent=ends)
         axis.plot([], [], color=shade, label=name)
         if number:
-            last_row, last_start = np.argwhere(regions == label).max(axis=0)
+            last_row, last_start = np.argwhere(regions == region).max(axis=0)
             box = {"fc": "white", "lw": 0, "pad": 0.5}
             axis.text(last_start, last_row + 2.5, number, color=shade, fontsize=8, bbox=box)
     axis.axhline(len(regions) + 0.5, color="grey", ls=":", label="searched up to here")
@@ -175,7 +238,7 @@ def _heatmaps(maps: dict[str, BlockDistances], table: pd.DataFrame) -> tuple[Fig
     marks = {"value": ("k.", {"ms": 3, "label": "best start $l^*(n)$"})}
     for axis, (name, distances) in zip(drawn, maps.items(), strict=True):
         mesh = block_map(axis, table[table.model == name], "normalised", "", marks)
-        axis.set_title(fill(registry.label(name), 27), loc="left")  # as wide as a map
+        axis.set_title(fill(label(name), 22), loc="left")  # narrower than a map
         texts = f"{distances.num_sequences} texts"  # in the corner that no block fills
         axis.text(1, 1, texts, ha="right", va="top", fontsize=8, transform=axis.transAxes)
     bar = figure.colorbar(mesh, ax=drawn, label="distance, each row from 0 to 1", aspect=30)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
@@ -36,7 +35,7 @@ WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
 RECORD_ABOVE = f"{RECORD.strip()}\n"  # where a name has little room
-PALE = {True: 0.35, False: 1.0}  # opacity, by whether it is recorded, behind a run
+PALE = 0.35  # opacity of the record behind a run's own points
 FEW = 4_000  # colours of lines and text, with their soft edges; a map has more
 
 
@@ -53,6 +52,54 @@ def family(model: str) -> str:
 def is_recorded(model: str) -> bool:
     """Whether a model's rows are those of the recorded run, behind a run's own."""
     return model.startswith(RECORD)
+
+
+def has_own(panel: pd.DataFrame) -> bool:
+    """Whether a panel has a point of the run itself: of a cut, if it shows cuts."""
+    measured = panel[panel.value.notna()]
+    cuts = measured[measured.block_size > 0]
+    return not (measured if cuts.empty else cuts).model.map(is_recorded).all()
+
+
+def opacity(model: str, panel: pd.DataFrame) -> float:
+    """How a model is drawn in a panel: the record pale behind the run's own points, in full
+    strength where there are none."""
+    return PALE if is_recorded(model) and has_own(panel) else 1.0
+
+
+def recorded_first(panel: pd.DataFrame) -> pd.DataFrame:
+    """The scores in the order in which they are drawn: the run's over the record's."""
+    is_own = ~panel.model.map(is_recorded).astype(bool)
+    return panel.loc[is_own.sort_values(kind="stable").index]
+
+
+def name_pale(axis, model: str, panel: pd.DataFrame) -> None:
+    """Say in the legend whose lines are pale, if those of the model are."""
+    if opacity(model, panel) < 1:
+        axis.plot([], [], color="0.8", lw=3, label=f"pale: {label(model)}")
+
+
+def only_recorded(panels: dict[tuple[str, str], pd.DataFrame], reason: str = "") -> str:
+    """Return the line that says where the run has no point of its own, so that all is recorded.
+
+    panels: scores by (row, column). reason: what is said of it already.
+    """
+    without = [place for place, panel in panels.items() if not has_own(panel)]
+    if not without:
+        return ""
+    if len(without) == len(panels):
+        why = "" if reason else "This run measures none of this: "
+        return f"{why}all points are the recorded run's.".capitalize()
+    names = []
+    for place in without:
+        wholly = [
+            name
+            for side, name in enumerate(place)
+            if all(other in without for other in panels if other[side] == name)
+        ]
+        names.append(wholly[-1] if wholly else ", ".join(place))
+    named = "; ".join(dict.fromkeys(" ".join(name.split()) for name in names))
+    return f"{named.replace(RECORD, '')}: all points are the recorded run's."
 
 
 def colour(name: str) -> str:
@@ -129,16 +176,6 @@ def level(axes: list) -> None:
         axis.axvspan(first, last, color="0.94", zorder=-1, label=named)
 
 
-def label_ends(axis, ends: dict[str, tuple[float, dict]]) -> None:
-    """Write names above the right ends of level lines (y, style of the text), none over another."""
-    low, high = axis.get_ylim()
-    above = -np.inf
-    for name, (y, style) in sorted(ends.items(), key=lambda end: end[1][0]):
-        above = max(y + 0.02 * (high - low), above + 0.075 * (high - low))
-        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        axis.text(0.99, above, name, fontsize=8, **place, **style)
-
-
 def draw_baselines(axis, scores: pd.DataFrame) -> pd.DataFrame:
     """Draw chance and, where it is better, the floor (what no reading scores); return what is
     unpruned. Above: n, and which unpruned models (or variants) do not stand out from the floor, by
@@ -154,11 +191,13 @@ def draw_baselines(axis, scores: pd.DataFrame) -> pd.DataFrame:
     if recorded.any():
         note = "\n".join(filter(None, [f"recorded {_counts(scores[recorded])}", note]))
     if len(silent) == len(unpruned) > 0:
-        note = f"no signal, {note}"
+        note = f"not clearly above the floor\n{note}"
     elif len(silent):
         names = silent.get("variant", silent.model.map(label))
-        note = f"no signal: {', '.join(dict.fromkeys(names))}\n{note}"
+        note = f"not clearly above the floor: {', '.join(dict.fromkeys(names))}\n{note}"
     axis.set_title(note, loc="right", fontsize=8)
+    above = "\n" * note.count("\n")  # beside one line of it there is room for a column's name
+    axis.set_title(axis.get_title("left") + above, loc="left")
     return unpruned
 
 
@@ -169,9 +208,9 @@ def _counts(scores: pd.DataFrame) -> str:
     return " to ".join(f"n = {n:.0f}" for n in ends)
 
 
-def note_above(figure: Figure, note: str) -> None:
+def note_above(figure: Figure, *notes: str) -> None:
     """Write lines above all panels, if there are any."""
-    if note:
+    if note := "\n".join(filter(None, notes)):
         figure.suptitle(note, x=0, ha="left", fontsize=8)
         figure.set_figheight(figure.get_figheight() + 0.16 * len(note.splitlines()))
 

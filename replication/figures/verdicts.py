@@ -1,5 +1,6 @@
 """The claims at a glance: every verdict as two signs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
 
@@ -7,7 +8,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from replication.figures.style import STYLE, WIDTH, colour, finished
+from replication.figures.style import (
+    RECORD_ABOVE,
+    STYLE,
+    WIDTH,
+    colour,
+    finished,
+    is_recorded,
+)
+from replication.tables import RECORD
 
 SHADES = {"agrees": colour("agrees"), "differs": colour("differs"), "": colour("can't tell")}
 COLUMNS = {"direction": "way", "confidence": "firmness"}  # of figure_claims.csv
@@ -17,13 +26,14 @@ SIGNS = (
 )
 
 
-def figure_claims(verdicts: list) -> Figure:
+def figure_claims(verdicts: list, recorded: Sequence = ()) -> Figure:
     """What holds: a row a part of a claim, a column a model (and, of one that was also asked by
     content, another), the signs of a verdict where it was judged; of several side by side.
 
-    verdicts: a list of claims.bounds.Verdict.
+    verdicts: a list of claims.bounds.Verdict; recorded: those of the recorded run, beside them.
     """
     rows = [asdict(v) | {"light": v.light} for v in verdicts]
+    rows += [asdict(v) | {"light": v.light, "model": RECORD + v.model} for v in recorded if v.model]
     table = pd.DataFrame(rows).rename(columns=COLUMNS)
     statements = table.groupby("claim", sort=False).statement.first()
     by_content = table.duplicated(["claim", "model"]) & (table.task == "arc_easy")  # after MMLU
@@ -31,14 +41,27 @@ def figure_claims(verdicts: list) -> Figure:
     judged = judged[judged.model != ""]
     columns, parts = list(judged.column.unique()), list(statements.index)
     judged = judged.assign(beside=0.35 * judged.groupby(["claim", "column"]).cumcount())
+    own = sum(not is_recorded(name) for name in columns)
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.25 * len(parts)))
+        width = max(WIDTH, 3.6 + 0.95 * len(columns))
+        figure, axis = plt.subplots(figsize=(width, 1.2 + 0.25 * len(parts)))
         for row in judged.itertuples():
             place = columns.index(row.column) + row.beside, parts.index(row.claim)
             axis.text(*place, row.light, color=SHADES[row.way], ha="center", va="center")
+        for part in set(parts) - set(judged.claim):
+            gone = {"color": SHADES[""], "ha": "left", "va": "center", "fontsize": 7.5}
+            axis.text(-0.4, parts.index(part), "not judged of any model", **gone)
+        if 0 < own < len(columns):
+            axis.axvline(own - 0.5, color="0.7", lw=1)
         texts = [f"{part}  {fill(text, 70)}" for part, text in statements.items()]
         axis.set_yticks(range(len(parts)), texts, fontsize=7.5)
-        axis.set_xticks(range(len(columns)), [fill(name, 14) for name in columns], fontsize=7.5)
+        heads = [
+            RECORD_ABOVE * is_recorded(name) + fill(name.removeprefix(RECORD), 15)
+            for name in columns
+        ]
+        axis.set_xticks(range(len(columns)), heads, fontsize=7.5)
+        axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
+        axis.spines[["top", "bottom"]].set_visible(False)
         axis.set_xlim(-0.5, max(len(columns), 1) - 0.5)
         axis.set_ylim(len(parts) - 0.5, -0.5)
         axis.set_xlabel(SIGNS, fontsize=8)

@@ -134,10 +134,11 @@ class Profile:
         return self._among(MAIN)[0]
 
     @property
-    def healed_model(self) -> str:
-        """The model that figures 1d and 5 show: the main one, or the first that is healed fully."""
+    def shown_models(self) -> Names:
+        """The models that figures 1d and 5 show: the main one, and the first healed fully."""
         models = self.main_model, *self.models
-        return next(name for name in models if self.heals_fully(name))
+        full = next(name for name in models if self.heals_fully(name))
+        return tuple(dict.fromkeys((self.main_model, full)))
 
     @property
     def ablation_models(self) -> Names:

@@ -45,7 +45,7 @@ NOTEBOOKS = {
     "00": Notebook("00_tour", draws=False),
     "01": Notebook(
         "01_similarity_heatmaps",
-        ("figure_1a", "figure_1b", "figure_1c", "figure_4"),
+        ("figure_1a", "figure_1b", "figure_1c", "figure_4", "figure_starts"),
         experiments=(experiments.similarity,),
     ),
     "02": Notebook(
