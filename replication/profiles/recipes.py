@@ -8,6 +8,8 @@ from lib import storage
 from lib.healing import Recipe
 
 PAPER_TOKENS = 5_000 * 16 * 2048  # of one of the paper's healings
+MOST_RATE = 1e-3  # at its peak, of a model on which no higher one was tried
+TRIED = ("smollm2-135m",)
 # what the recipe of each of the paper's models has of its own (its appendix, section 3)
 PUBLISHED = {
     row.pop("model"): {name: json.loads(value) for name, value in row.items()}
@@ -23,6 +25,9 @@ def recipe(name: str, profile, **changes) -> Recipe:
     """
     steps = profile.heal_steps if profile.heals_fully(name) else profile.other_steps
     steps = changes.get("steps", steps)
+    rate = profile.heal_learning_rate
+    if name not in TRIED:
+        rate = min(rate, MOST_RATE)
     warmup_steps = profile.heal_warmup
     if not profile.heal_decay:
         warmup_steps = warmup_steps * steps // profile.heal_steps
@@ -30,7 +35,7 @@ def recipe(name: str, profile, **changes) -> Recipe:
         steps=steps,
         batch=profile.heal_batch,
         max_tokens=profile.heal_tokens,
-        learning_rate=profile.heal_learning_rate,
+        learning_rate=rate,
         rank=profile.heal_rank,
         warmup_steps=warmup_steps,
         decay_steps=int(profile.heal_decay * steps),
