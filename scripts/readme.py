@@ -1,18 +1,20 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
-figures/README.md has the pictures with what draws each, and the 13 claims in words, all of the
-recorded run; lib/README.md counts lib/models/families.csv; replication/README.md lists profiles.
+figures/README.md has the paper's figures one by one beside ours, our own pictures, and the 13
+claims in words, all of the recorded run; lib/README.md counts lib/models/families.csv;
+replication/README.md lists profiles.
 """
 
 import re
 import sys
-from functools import cache, partial
+from functools import cache
 
 from lib import storage
 from replication import claims, paths, profiles
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
-MISSING = paths.ROOT / "scripts" / "not_in_it.csv"
+BY_FIGURE = paths.ROOT / "scripts" / "figure_by_figure.csv"  # beside the paper's
+PAPER = "https://arxiv.org/html/2403.17887v1#"
 FAMILIES = paths.ROOT / "lib" / "models" / "families.csv"
 WIDTH = 320  # of a thumbnail, in pixels
 OF_PAPER = re.compile(r"figure_\d[a-d]?$")
@@ -34,24 +36,41 @@ def picture(figure: str) -> str:
     return f'<img src="{profiles.RECORDED}/{figure}.png" width="{WIDTH}" alt="{figure}">'
 
 
-def figures(of_paper: bool) -> str:
-    """A row per figure, the paper's or ours: the recorded picture, what it shows and what is not
-    in it, what draws it."""
-    missing = {row["figure"]: row["missing"] for row in storage.rows(MISSING)}
-    lines = [
-        "| picture | shows (notebook) |",
-        "|---|---|",
-    ]
-    for name, (shows, numbers) in FIGURES.items():
-        if bool(OF_PAPER.match(name)) != of_paper:
-            continue
-        links = [f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers]
-        short = name.removeprefix("figure_")
-        drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{name}.png").exists()
-        shown = picture(name) if drawn else "not recorded"
-        lacks = f"<br>*Not in it:* {missing[name]}" if name in missing else ""
-        lines.append(f"| {shown} | **{short}**: {shows} ({', '.join(links)}){lacks} |")
+def figures() -> str:
+    """A row per figure of ours: the recorded picture, what it shows, what draws it."""
+    lines = ["| picture | shows (notebook) |", "|---|---|"]
+    for name, (shows, _) in FIGURES.items():
+        if not OF_PAPER.match(name):
+            short = name.removeprefix("figure_")
+            lines.append(f"| {_shown(name)} | **{short}**: {shows} ({_notebooks(name)}) |")
     return "\n".join(lines) + "\n"
+
+
+def by_figure() -> str:
+    """A row per figure of the paper: ours, what the paper shows, what is the same, what differs,
+    what draws it."""
+    lines = ["| ours | the paper's |", "|---|---|"]
+    compared = {row["figure"]: row for row in storage.rows(BY_FIGURE)}
+    for name in filter(OF_PAPER.match, FIGURES):
+        row, short = compared[name], name.removeprefix("figure_")
+        told = [
+            f"**[{short}]({PAPER}{row['section']})**: {row['paper']}.",
+            *(f"*{kind.capitalize()}*: {row[kind]}." for kind in ("same", "differs")),
+            f"`make figure-{short}` ({_notebooks(name)})",
+        ]
+        lines.append(f"| {_shown(name)} | {'<br>'.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(figure: str) -> str:
+    drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{figure}.png").exists()
+    return picture(figure) if drawn else "not recorded"
+
+
+def _notebooks(figure: str) -> str:
+    """Links to those that draw a figure."""
+    numbers = FIGURES[figure][1]
+    return ", ".join(f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers)
 
 
 def families() -> str:
@@ -80,9 +99,9 @@ PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
     "lib/README.md": {"families": families},
     "replication/README.md": {"profiles": runs},
     "figures/README.md": {
-        "the paper's figures": partial(figures, of_paper=True),
+        "the paper's figures": by_figure,
         "claims": in_words,
-        "our figures": partial(figures, of_paper=False),
+        "our figures": figures,
     },
 }
 
