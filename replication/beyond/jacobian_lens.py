@@ -54,8 +54,7 @@ def lens(name: str, distances, profile: Profile) -> list[Request]:
     """Return the readings of ARC-Easy by letter at EXITS, of the main model, as `at_sizes` asks
     it."""
     depths = [distances.num_layers - size for size in EXITS if size < distances.num_layers]
-    has_texts = profile.map_sequences and profile.map_tokens >= SHORTEST
-    is_asked = depths and profile.ablation_questions and has_texts
+    is_asked = depths and profile.ablation_questions and profile.map_sequences
     if name != profile.main_model or not is_asked:
         return []
     (whole,) = at_sizes(name, distances, profile, [TASK], {})
@@ -107,17 +106,9 @@ fetching.MEASURE["lens"] = fetching.each(_measured)
 
 
 def calibration_texts(tokenizer, params: dict) -> list[list[int]]:
-    """Return the texts of C4 to heal on whose derivatives the lens takes, as tokens; those of at
-    least SHORTEST. Raises ValueError if there are none."""
+    """Return the texts of C4 to heal on whose derivatives the lens takes, as tokens."""
     texts = sets.c4("train", data_source(params), params["lens_texts"])
-    tokens = [tokenizer(text).input_ids[: params["lens_tokens"]] for text in texts]
-    long_enough = [text for text in tokens if len(text) >= SHORTEST]
-    if not long_enough:
-        raise ValueError(
-            f"None of the {len(texts)} texts for the Jacobian lens has {SHORTEST} tokens: give "
-            "longer ones."
-        )
-    return long_enough
+    return [tokenizer(text).input_ids[: params["lens_tokens"]] for text in texts]
 
 
 def over_texts(by_text: np.ndarray, answers: np.ndarray, weights: np.ndarray) -> dict:
@@ -143,33 +134,35 @@ def derivatives(
     """Return of each form what it multiplies a state at each depth with to read each letter, by
     text: (texts, letters, depths, D).
 
-    texts: sequences of at least SHORTEST tokens. The state at depth l is what layer l reads. Where
-    a model has no plain RMSNorm, PUBLISHED is left out.
+    texts: sequences of tokens. The state at depth l is what layer l reads. PUBLISHED has no text of
+    less than SHORTEST tokens, and is left out where there is none, or where `_directions` has none.
     """
     import torch  # here, since the plan loads no torch
 
-    positions = {LAST_TOKEN: slice(-1, None)}
-    if (directions := _directions(model, letters)) is None:
-        log.warning("No published Jacobian lens: the final norm or the head adds to what it reads.")
-    else:
-        positions[PUBLISHED] = slice(SKIPPED, -1)
-    by_form = {form: [] for form in positions}
+    directions, by_form = _directions(model, letters), {LAST_TOKEN: [], PUBLISHED: []}
     for text in texts:
         with torch.enable_grad():
             states, final, logits = _read(model, text, depths)
-            targets = {LAST_TOKEN: logits[list(letters)]}
-            if PUBLISHED in positions:
-                # a later position gets nothing from t' < t, so this is the sum over t' >= t
-                of_final = final[0, positions[PUBLISHED]].float()
-                targets[PUBLISHED] = (of_final @ directions.T).sum(dim=0)
-        for form, of_letters in targets.items():
+            targets = {LAST_TOKEN: (logits[list(letters)], slice(-1, None))}
+            if directions is not None and len(text) >= SHORTEST:
+                valid = slice(SKIPPED, -1)
+                # a position has no effect on earlier ones, so this is the sum over t' >= t
+                summed = (final[0, valid].float() @ directions.T).sum(dim=0)
+                targets[PUBLISHED] = summed, valid
+        for form, (of_letters, positions) in targets.items():
             of_text = []
             for target in of_letters:
                 by_depth = torch.autograd.grad(target, states, retain_graph=True)
-                at = [gradient[0, positions[form]].float().mean(dim=0) for gradient in by_depth]
-                of_text.append(torch.stack(at).cpu().numpy())
+                means = [gradient[0, positions].float().mean(dim=0) for gradient in by_depth]
+                of_text.append(torch.stack(means).cpu().numpy())
             by_form[form].append(of_text)
-    return {form: np.array(of_texts) for form, of_texts in by_form.items()}
+    if not by_form[PUBLISHED]:
+        log.warning(
+            "No published Jacobian lens: it needs texts of %s tokens, and a model that ends in an "
+            "RMSNorm and a head without bias.",
+            SHORTEST,
+        )
+    return {form: np.array(of_texts) for form, of_texts in by_form.items() if of_texts}
 
 
 def _read(model, tokens: Sequence[int], depths: Sequence[int]) -> tuple[list, object, object]:
