@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import Distances, score
 
+from lib import storage
 from lib.models import registry
 from lib.prune import options as prune_options
 from replication import paths, profiles, tables
@@ -70,8 +71,12 @@ def test_a_high_rate_is_of_the_model_on_which_it_was_tried():
     assert profiles.recipe("smollm2-135m", profiles.get("quick")).learning_rate == 3e-3
 
 
-def test_the_table_of_deviations_quotes_the_profiles():
-    """The recipe of `quick`, and how many C4 texts of which length each profile reads."""
+def test_pages_quote_the_profiles():
+    """The minutes and the recipe of `quick`, and how many C4 texts of which length are read."""
+    (time,) = (row["time"] for row in storage.rows(profiles.TIMES) if row["profile"] == "quick")
+    minutes = time.removesuffix(" minutes on two cores")
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\n- {minutes}: `make figures`" in readme
     text = (paths.ROOT / "data" / "README.md").read_text(encoding="utf-8")
     quick = profiles.get("quick")
     recipe = profiles.recipe(quick.main_model, quick)
