@@ -220,14 +220,22 @@ def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:
-    """Figure 9: the LoRA rank, of its strategies; also on ARC-Easy's test split."""
+    """Figure 9: the LoRA rank, of its strategies; also on ARC-Easy's test split. Of a strategy with
+    one rank only where figure 5 has that healing."""
     if name not in profile.rank_models or not profile.ablation_ranks:
         return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
     sizes = profile.ablation_sizes(distances.num_layers)
     requests = []
-    for strategy in profile.rank_strategies(name):
-        requests += _variants(name, distances, strategy, variants, VARIED, sizes)
+    for strategy in STRATEGIES:
+        ranked, at = variants, sizes
+        if strategy not in profile.rank_strategies(name):  # what figure 5 heals anyway
+            rank = recipe(name, profile).rank
+            ranked = {f"rank {rank}": (profile, {"rank": rank})}
+            healed_at = profile.curve_sizes(distances.num_layers, name, strategy)
+            at = [size for size in sizes if size in healed_at]
+        if at and strategy in profile.healed_strategies(name):
+            requests += _variants(name, distances, strategy, ranked, VARIED, at)
     if profile.arc_easy_test_questions:  # of one strategy, whose unhealed score `test_split` has
         requests += _variants(name, distances, "similarity", variants, ["arc_easy_test"], sizes)
     return requests
