@@ -21,7 +21,7 @@ import pandas as pd
 
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
-from replication.analysis import islands
+from replication.analysis import curves, islands
 from replication.beyond import biases, translator, which_block
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
@@ -77,6 +77,12 @@ def all_of_mmlu() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def chosen_letters() -> pd.DataFrame:
+    """Return the letter that is likeliest, a row a question of MMLU and cut."""
+    scores = measured("letter_biases").explode("choices")
+    return scores.assign(chosen=[choices.argmax() for choices in scores.choices])
+
+
 def letter_measures() -> pd.DataFrame:
     """Return accuracies by letter as answered and with biases removed (notebook 10)."""
     arc = measured("forms").query("task == 'arc_easy_letters' and treatment != 'healed'")
@@ -85,10 +91,26 @@ def letter_measures() -> pd.DataFrame:
     return biases.letter_measures(scores.assign(task=scores.questions))
 
 
+def exits_by_letter() -> pd.DataFrame:
+    """Return the letters of all questions of ARC-Easy after every exit, which the whole model's
+    depths are (notebook 10)."""
+    rows = measured("depths").query("block_size == 0 and reading == 'letters'")
+    rows = rows[rows.task.isin(["arc_easy_letters", "arc_easy_symbols"])]
+    symbols = rows.task.map(
+        dict(zip(translator.by_symbol("arc_easy"), translator.NAMES, strict=True))
+    )
+    exits = {"strategy": "early exit", "repair": translator.EXIT, "questions": "ARC-Easy, 562"}
+    return rows.assign(**exits, symbols=symbols, block_size=rows.depth.max() - rows.depth)
+
+
 def readouts() -> pd.DataFrame:
     """Return what a readout that was fitted on other questions answers (notebook 10)."""
     names = ("letter_biases", "forms", "translated")
-    return biases.readouts(translator.asked_by_letter(*map(measured, names)), translator.CUT)
+    asked = translator.asked_by_letter(*map(measured, names))
+    of_cuts = exits_by_letter().query("block_size in [5, 6, 7]")
+    read = biases.readouts(pd.concat([asked, of_cuts], ignore_index=True), translator.CUT)
+    shared = read.fitted_on.str.startswith("ARC-Easy") & read.judged_on.str.startswith("ARC-Easy")
+    return read[~shared]  # fitted on some of the questions that they are judged on
 
 
 def maps():
@@ -135,10 +157,17 @@ def rank_correlation() -> pd.DataFrame:
 SECOND = ("second_model", "letter_biases")
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "half_lost": half_lost,
+    "first_half_lost": lambda: analysis.transitions(measured("test_split"), curves.first_crossings),
     "letter_measures": letter_measures,
     "translated_symbols": lambda: biases.letter_measures(
         measured("translated").query("task == 'arc_easy_symbols'")
     ),
+    "chosen_letters": chosen_letters,
+    "mmlu": all_of_mmlu,
+    "second_letters": lambda: biases.letter_measures(
+        measured("second_model").query("form == 'letters'")
+    ),
+    "exits_by_letter": lambda: biases.letter_measures(exits_by_letter()),
     "readouts": readouts,
     "second": lambda: biases.by_letter_and_content(*map(measured, SECOND)),
     "islands": lambda: islands.islands_table(maps(), (0.02, 0.1)),

@@ -1,5 +1,6 @@
 """Numbers that prose quotes are those of the recorded tables, and stand on their pages."""
 
+import json
 import re
 
 import nbformat
@@ -7,13 +8,15 @@ import pandas as pd
 import pytest
 from conftest import AS_RECORDED
 
-from replication import paths
+from replication import paths, tables
+from replication.beyond import repair
 from replication.run import notebooks
 from scripts import numbers
 
 NUMBERED = {number: f"notebooks/{of.file}.ipynb" for number, of in notebooks.NOTEBOOKS.items()}
 FINDINGS = re.compile(r"^## What we found\n(.*?)(?=^#|\Z)", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\dB])")  # not that of Qwen2.5 or of 0.5B
+HISTORY = ("PREREGISTERED.md", "LOG.md")  # which say what was known on a day
 NOT_MEASURED = {  # decimals in findings that are no measurements of the record
     **dict.fromkeys(["03", "04", "15"], {"0.3"}),  # % of the paper's tokens
     "05": {"0.1"},  # the bound of claim 9b
@@ -59,3 +62,43 @@ def test_each_decimal_of_the_findings_is_in_the_table(number, quotes):
     known = set(DECIMAL.findall(quoted))
     unknown = set(DECIMAL.findall(findings)) - known
     assert unknown == NOT_MEASURED.get(number, set())
+
+
+LAYERS = {name: of.num_layers for name, of in tables.maps(numbers.PROFILE).items()}
+
+
+def question_and_cut(row: dict) -> tuple:
+    """What a recorded score asks of which model, whatever the number of questions."""
+    start, size = int(row["block_start"]), int(row["block_size"])
+    depth, layers, reading = row.get("depth"), LAYERS[row["model"]], row.get("reading")
+    if reading == "letters" and depth < layers:  # an exit there, if nothing else is cut
+        start, size = (int(depth), int(layers - depth)) if not size else (start, -1)
+    params = json.loads(row["request"])
+    mapped = row.get("repair") if row.get("repair") in (*repair.KINDS, "full map") else None
+    other = reading if isinstance(reading, str) and reading != "letters" else mapped
+    asked = row["model"], row["task"], params.get("shots"), start, size
+    return *asked, str(params.get("recipe")), other
+
+
+@pytest.mark.record
+def test_no_page_prints_a_score_of_few_questions_where_all_were_asked(quotes):
+    """But pages of what was known on a day; and differences from what only the few were asked."""
+    most = {}
+    for _, table in tables.read_all(tables.folder(numbers.PROFILE)):
+        if {"task", "n", "value", "request"} <= set(table):
+            measured = table[table.value.notna() & table.model.isin(LAYERS)]
+            for row in measured.drop(columns=["examples", "choices"], errors="ignore").to_dict(
+                "records"
+            ):
+                key = question_and_cut(row)
+                most[key] = max(most.get(key, 0), row["n"])
+    few = []
+    of_tables = quotes[quotes.source.str.contains(".parquet", regex=False)]
+    for quote in of_tables[~of_tables["where"].isin(HISTORY)].itertuples():
+        rows = [numbers.row_of(source) for source in quote.source.split(" minus ")]
+        if all(
+            {"request", "task"} <= set(row) and row["n"] < most.get(question_and_cut(row), 0)
+            for row in rows
+        ):
+            few.append((quote.where, quote.quoted, quote.source))
+    assert not few

@@ -4,6 +4,7 @@ A line is a Curve; `statistics` compares lines. The floor of a task is the score
 that does not read the question.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,7 +149,9 @@ def first_crossings(line: Curve) -> Curve:
     return replace(line, first=True)
 
 
-def transitions(scores: pd.DataFrame) -> pd.DataFrame:
+def transitions(
+    scores: pd.DataFrame, defined: Callable[[Curve], Curve] | None = None
+) -> pd.DataFrame:
     """Claim 1: where does each score fall half way to what knowing nothing scores?
 
     A row per model, task, strategy and treatment. fraction: where half of what lay between the
@@ -156,7 +159,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     interval over resampled questions; block_size: the first depth measured from there on. gap is
     that distance in standard errors of the unpruned score. Missing where half is never lost, or
     where the gap is below SIGNAL: nothing to lose. An infinite `high` lies beyond the depths
-    measured.
+    measured. defined: another definition of what is lost, as `first_crossings`.
     """
     rows = []
     unpruned = scores[scores.treatment == "unpruned"].set_index(["model", "task"], drop=False)
@@ -165,6 +168,7 @@ def transitions(scores: pd.DataFrame) -> pd.DataFrame:
     for key, points in pruned.groupby(keys, sort=False):
         start = unpruned.loc[key[:2]]
         line = curve(start, points)
+        line = defined(line) if defined else line
         lower, upper = (line.crossing(never=never) for never in (line.fractions[-1], np.inf))
         value, low, high = ci95(lower, upper) if line.gap >= SIGNAL else UNDEFINED
         sizes = points.block_size[points.fraction >= value]
