@@ -44,12 +44,14 @@ def test_a_run_is_measured_as_the_record_behind_it(name):
 
 
 def test_quick_heals_until_it_shows():
-    """As much as `make prune` by its example, two depths, both strategies."""
+    """As much as `make prune` by its example, two depths, both strategies; other seeds at one."""
     quick = profiles.get("quick")
     healing = profiles.recipe(quick.main_model, quick)
     assert healing.steps * healing.batch * healing.max_tokens >= 8 * prune_options.UNIT
     assert len(quick.curve_sizes(30, quick.main_model)) >= 2
     assert quick.healed_strategies(quick.main_model) == profiles.STRATEGIES
+    # notebook 06: "empty in `quick`"
+    assert not experiments.more_seeds(quick.main_model, Distances(30), quick)
 
 
 @pytest.mark.parametrize(
