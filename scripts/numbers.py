@@ -103,6 +103,17 @@ def exits_by_letter() -> pd.DataFrame:
     return rows.assign(**exits, symbols=symbols, block_size=rows.depth.max() - rows.depth)
 
 
+def lens() -> pd.DataFrame:
+    """Return what the Jacobian lens and the exits (reading "letters") answer, with the bounds over
+    texts as low and high (notebook 10)."""
+    exits = exits_by_letter().query("task == 'arc_easy_letters'")
+    rows = biases.letter_measures(pd.concat([measured("lens"), exits]))
+    is_answered = rows.measure == biases.ACCURACY
+    for end in ("low", "high"):
+        rows[end] = rows[f"texts_{end}"].where(is_answered, rows[f"unbiased_{end}"])
+    return rows
+
+
 def readouts() -> pd.DataFrame:
     """Return what a readout that was fitted on other questions answers (notebook 10)."""
     names = ("letter_biases", "forms", "translated")
@@ -159,6 +170,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "half_lost": half_lost,
     "first_half_lost": lambda: analysis.transitions(measured("test_split"), curves.first_crossings),
     "letter_measures": letter_measures,
+    "lens": lens,
     "translated_symbols": lambda: biases.letter_measures(
         measured("translated").query("task == 'arc_easy_symbols'")
     ),
