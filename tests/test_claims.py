@@ -291,6 +291,14 @@ def test_a_run_that_agrees_holds(agreeing, part):
     assert one.low - 1e-9 <= one.statistic <= one.high + 1e-9 and one.n
 
 
+@pytest.mark.parametrize("name", ["damage", "cost", "exits"])
+def test_a_run_of_few_notebooks_is_judged_by_what_it_has(name):
+    """`make figures ONLY="12 15"` has no scores."""
+    run = a_run(n=12)
+    alone = replace(run, tables={name: run.tables[name]})
+    assert {v.claim for v in checks.verdicts(alone) if v.n} <= {*CRITERIA}
+
+
 @pytest.mark.parametrize("part", CONTRADICTS)
 def test_a_run_that_contradicts_does_not_hold(part):
     one = verdict(a_run(**CONTRADICTS[part]), part)

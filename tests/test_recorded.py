@@ -17,7 +17,7 @@ COMMITTED = paths.ROOT / "figures" / RECORDED
 
 def test_everything_is_drawn_and_nothing_is_stored(recorded_run):
     printed = (recorded_run / "stdout").read_text()
-    why = "the whole model cannot answer it"
+    why = "the whole model is no better than its floor"
     assert re.search(rf"03_healing: ok, \d+ s: \d+ points without a value: {why}\n", printed)
     assert printed.endswith(f"Pictures: figures/{DRAWN}\n")
     assert not (recorded_run / "data").exists()

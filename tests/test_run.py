@@ -91,7 +91,7 @@ def test_a_drawn_run_says_why_points_have_no_value(output):
     """Two scores of a model that cannot answer, and one of a model that needs more memory."""
     launch = Launch(notebooks.NOTEBOOKS["03"], {"PROFILE": profiles.DRAWN})
     first, *others = launch.tables
-    futile = "no answer: the whole model answers no better than its floor"
+    futile = "no answer: the whole model is no better than its floor"
     statuses = ["ok", futile, "oom", futile]
     rows = pd.DataFrame({"model": "m", "value": [0.5, None, None, None], "status": statuses})
     first.parent.mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_a_drawn_run_says_why_points_have_no_value(output):
     for table in others:
         rows.head(1).to_csv(table, index=False)
     assert execution._gaps(launch).reason == (
-        "2 points without a value: the whole model answers no better than its floor; "
+        "2 points without a value: the whole model is no better than its floor; "
         "1 points without a value: oom"
     )
 

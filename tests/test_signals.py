@@ -45,9 +45,7 @@ def test_a_model_that_the_record_does_not_know_is_asked_whole_first(output, monk
     table = measured_scores("tiny-random", smoke, [Block(1, 2)], ["arc_easy", "c4"])
     table = table.set_index(["task", "block_size"])
     assert table.value.notna().tolist() == [True, False, True, True]
-    assert (
-        table.status["arc_easy", 2] == "no answer: the whole model answers no better than its floor"
-    )
+    assert table.status["arc_easy", 2] == "no answer: the whole model is no better than its floor"
     variant = request.score("tiny-random", smoke, "arc_easy_symbols", Block(1, 2))
     assert not signals.needs_signal(variant)
 
@@ -86,7 +84,7 @@ def test_the_record_knows_the_clearest_score_of_a_whole_model(tmp_path, monkeypa
 @pytest.mark.parametrize(
     "gap, why",
     [
-        (0.5, "no answer: the whole model answers no better than its floor"),
+        (0.5, "no answer: the whole model is no better than its floor"),
         (1.5, "no answer: 90 questions do not tell the whole model from its floor"),
         (3.9, "no answer: 90 questions do not tell the whole model from its floor"),
         (4.1, None),

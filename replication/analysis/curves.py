@@ -42,7 +42,7 @@ def no_signal(score) -> bool:
 def unclear(gap: float, n: int) -> str:
     """Return why nothing is said of a model's cuts: as a status of their rows."""
     if gap < 1:
-        return "no answer: the whole model answers no better than its floor"
+        return "no answer: the whole model is no better than its floor"
     return f"no answer: {n:.0f} questions do not tell the whole model from its floor"
 
 
