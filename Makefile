@@ -156,7 +156,8 @@ SMALL := smoke quick recorded# their runs, also of other models: quick-name
 clean:  ## delete tables, figures and executed notebooks of smoke, quick and recorded; results and downloads stay
 	rm -rf $(foreach place,data/tables figures papermill_runs papermill_runs/report,$(foreach run,$(SMALL),$(place)/$(run) $(place)/$(run)-*))
 
-MADE = $(wildcard data/results/ data/tables/ papermill_runs/*/) $(filter-out figures/overnight/,$(wildcard figures/*/))
+COMMITTED := figures/overnight/ papermill_runs/executed/
+MADE = $(filter-out $(COMMITTED),$(wildcard data/results/ data/tables/ papermill_runs/*/ figures/*/))
 clean-all:  ## delete what every profile has measured and made, also nights and rented cards; the record and downloads stay
 	@echo "Deletes for ever: $(or $(MADE),nothing)"
 	rm -rf $(MADE)

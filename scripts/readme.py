@@ -70,7 +70,8 @@ def _shown(figure: str) -> str:
 def _notebooks(figure: str) -> str:
     """Links to those that draw a figure."""
     numbers = FIGURES[figure][1]
-    return ", ".join(f"[{n}](../notebooks/{NOTEBOOKS[n].file}.ipynb)" for n in numbers)
+    folder = "../papermill_runs/executed"
+    return ", ".join(f"[{n}]({folder}/{NOTEBOOKS[n].file}.ipynb)" for n in numbers)
 
 
 def families() -> str:

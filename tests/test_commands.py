@@ -233,6 +233,7 @@ def test_clean_deletes_small_runs_and_clean_all_what_any_run_has_made(tmp_path):
     """Of every profile, also with a model of its own; never the record, downloads and copies."""
     kept = ["data/recorded/overnight/a", "data/assets/a", "data/checkpoints/a", "lab/a"]
     kept += ["figures/overnight/a", "figures/README.md", "papermill_runs/README.md"]
+    kept += ["papermill_runs/executed/a"]
     small, large = [], ["data/results/scores/a", "papermill_runs/recording/overnight/a"]
     for name in profiles.PROFILES:
         files = small if name in SMALL else large

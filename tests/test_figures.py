@@ -21,6 +21,7 @@ from replication.beyond import (
     option_ends,
     panels,
     repair,
+    transplant,
 )
 from replication.figures import curves, style
 
@@ -112,9 +113,9 @@ OF_TABLES = {  # figures that draw scores, and the tables of each
     **{"7": ("prompts",), "8": ("seeds",), "9": ("ranks",), "beyond": ("reasoning",)},
     **{"letters": ("forms",), "cuts": ("exits", "forms"), "last_layers": ("last_layers", "exits")},
     **{"repair": ("linear_maps",), "dose": ("doses",)},
-    "options": ("option_ends",),
+    **{"options": ("option_ends",), "transplants": ("transplants",)},
 }
-MODULES = (figures, letters, last_layers, repair, dose, option_ends)
+MODULES = (figures, letters, last_layers, repair, dose, option_ends, transplant)
 
 
 def drawn_beside_record(name: str, own) -> Figure:

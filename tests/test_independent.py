@@ -191,11 +191,11 @@ def test_a_readout_from_another_set_is_found_again(name):
 
 
 def test_accuracies_by_depth_are_found_again():
-    """Of the letters and of the lens by the likeliest, of a probe by the place that it chose."""
-    read = [pd.read_parquet(RECORDED / f"{name}.parquet") for name in ("depths", "lens")]
-    table = pd.concat(read)
+    """Of the letters and of lenses by the likeliest, of a probe by the place that it chose."""
+    names = "depths", "option_ends", "lens"
+    table = pd.concat([pd.read_parquet(RECORDED / f"{name}.parquet") for name in names])
     for row in table[table.value.notna()].itertuples():
-        if row.reading in ("letters", "lens"):
+        if row.reading in ("letters", "last token", "published"):
             choices = np.stack(row.choices)
             chosen, (second, first) = choices.argmax(axis=1), np.sort(choices)[:, -2:].T
             rounded = (first - second < 0.0015).mean()  # stored in thousandths of a nat

@@ -21,6 +21,7 @@ from replication.beyond import (
     repair,
     repeat,
     translator,
+    transplant,
     which_block,
 )
 from replication.measure import damage, fetching, request
@@ -132,6 +133,7 @@ def measure_everything(profile) -> BlockDistances:
     measure.table(translator.translated, maps, profile)
     measure.table(depth_probe.depths, maps, profile)
     measure.table(option_ends.option_ends, maps, profile)
+    measure.table(transplant.transplants, maps, profile)
     measure.table(jacobian_lens.lens, maps, profile)
     measure.table(damage.damage, maps, profile)
     measure.table(repeat.repeats, maps, profile)

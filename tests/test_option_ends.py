@@ -100,9 +100,10 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     reads, read = [], states.read
     monkeypatch.setattr(states, "read", lambda *args: reads.append(args) or read(*args))
     table = depth_probe.table(requests)
-    assert len(reads) == 1  # one pass has all cuts
+    assert len(reads) == len(option_ends.TASKS)  # one pass has all cuts of a task
     assert table.value.notna().all()
-    whole, cut = table[table.block_size == 0], table[table.block_size == 3]
+    of_task = table[table.task == "arc_easy_letters"]
+    whole, cut = of_task[of_task.block_size == 0], of_task[of_task.block_size == 3]
     everywhere = {"letters", "at the last token", "at the options", *option_ends.CONTROLS}
     assert set(whole.reading) == everywhere | {option_ends.GAUSSIAN, option_ends.WORDS}
     assert whole[whole.reading == "letters"].depth.tolist() == [*range(1, 9)]

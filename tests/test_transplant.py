@@ -112,3 +112,5 @@ def test_every_change_has_a_row_and_lenses_read_the_same_states(output, monkeypa
     assert lenses.n.unique() == whole.n.unique() and lenses.num_texts.eq(6).all()
     read = jacobian_lens.summary(lenses)
     assert len(read) == 6 and read.notna().all(axis=None)
+    figure = transplant.figure_transplants(table)
+    assert [len(axis.containers) for axis in figure.axes] == [3, 1, 2]

@@ -19,7 +19,6 @@ from replication.figures.style import is_recorded, label
 from replication.measure.experiments import (
     QA,
     WITH_EXIT,
-    at_sizes,
     cuts,
     healed,
     unhealed,
@@ -39,7 +38,6 @@ FORMS = {  # a question set, and the tasks that ask it by letter, by content and
     },
 }
 FEW_DROPPED = 0.25  # of all layers
-BY_CONTENT = dict.fromkeys(WITH_EXIT, (3, 5, 6))  # layers dropped
 ABOUT = "The following are questions (with answers) about {}.\n\n"
 
 
@@ -122,14 +120,6 @@ def exits(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.study_models:
         return []
     return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
-
-
-def by_content(name: str, distances, profile: Profile) -> list[Request]:
-    """Return all questions of ARC-Easy by content after BY_CONTENT, of the main model."""
-    if name != profile.main_model:
-        return []
-    labels = {"questions": "ARC-Easy, all", "form": "content"}
-    return at_sizes(name, distances, profile, ["arc_easy"], BY_CONTENT, **labels)
 
 
 # ---- the figures ----------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Where in the question is the answer? At the ends of the options, and at the last token.
 
-Notebook 10. ARC-Easy by letter, whole and after cuts of equal sizes. Two probes read states after
-every layer (`states`), each cross-fitted by question with folds that hold each right place alike:
+Notebook 10. ARC-Easy by letter (A to D, P to S), whole and after cuts of equal sizes. Two probes
+read states after every layer (`states`), each cross-fitted by question with folds that hold each
+right place alike:
 
 - OPTIONS: which option is right, from the last token of each option's line (`option_probe`);
 - LAST: the place of the right option, from the last token of the prompt (as in `depth_probe`).
@@ -9,8 +10,6 @@ every layer (`states`), each cross-fitted by question with folds that hold each 
 Controls of the first: its strength times 0.1 and 10, random numbers in place of states (GAUSSIAN),
 and how long an option is and which words it shares with its question (WORDS).
 """
-
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,13 +23,14 @@ from replication.beyond.biases import FOLDS, QUANTILE
 from replication.beyond.depth_probe import SHUFFLES, answers_of, with_four_options
 from replication.figures.style import colour, label, nothing_measured
 from replication.measure import fetching
-from replication.measure.experiments import cuts, unpruned
-from replication.measure.request import BLOCK, Request, task_of
+from replication.measure.experiments import at_sizes
+from replication.measure.request import Request, task_of
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
-TASK = "arc_easy_letters"
+TASKS = "arc_easy_letters", "arc_easy_symbols"
 CUTS = {"similarity": (3, 5, 6), "simple": (3, 5, 6)}  # layers dropped
+DRAWN = ("similarity", 3), ("similarity", 6), ("simple", 6)
 AS_LETTERS, LAST, OPTIONS = "letters", "at the last token", "at the options"
 CONTROLS = {"at the options, strength x 0.1": 0.1, "at the options, strength x 10": 10.0}
 GAUSSIAN, WORDS = "at the options, random numbers", "at the options, lengths and words"
@@ -42,15 +42,14 @@ LOOKS = {  # of each reading
 
 
 def option_ends(name: str, distances, profile: Profile) -> list[Request]:
-    """Return the task whole and after CUTS, after as many examples as MMLU has, of the main model;
-    all questions of the profile."""
-    if name != profile.main_model:
+    """Return each task whole and after CUTS, of the main model; of each model that is not studied
+    otherwise ARC-Easy by A to D, whether its answers as given have a signal or not."""
+    if name == profile.main_model:
+        requested = at_sizes(name, distances, profile, TASKS, CUTS)
+    elif name not in profile.study_models:
+        requested = at_sizes(name, distances, profile, TASKS[:1], CUTS, asked_anyway=True)
+    else:
         return []
-    few_shot = replace(profile, arc_easy_shots=profile.mmlu_shots)
-    requested = unpruned(name, few_shot, [TASK])
-    for strategy, every in CUTS.items():
-        sizes = [size for size in every if size < distances.num_layers - 1]
-        requested += cuts(name, distances, few_shot, [TASK], [strategy], sizes)
     versioned = {"option_ends_version": VERSION}
     return [Request("option_ends", one.params | versioned, one.labels) for one in requested]
 
@@ -113,22 +112,25 @@ def _of_probe(depth: int | None, reading: str, choices: tuple, task: Task) -> di
 
 
 def figure_options(scores: pd.DataFrame) -> Figure:
-    """Draw accuracy against depth, a panel a cut: at the options' ends, at the last token, and as
-    an exit at that depth answers. Dropped layers are hatched; before them a cut model is the whole
-    one.
+    """Draw accuracy against depth: at the options' ends, at the last token, and as an exit at that
+    depth answers. A column is a model and its questions, a row the whole model or a cut of DRAWN.
+    Dropped layers are hatched; before them a cut model is the whole one.
 
     scores: of `measure.TABLES["option_ends"]`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
     drawn = scores[scores.reading.isin(LOOKS) & scores.value.notna()]
-    whole = drawn[drawn.block_size == 0]
     places = {}
-    for key, of_cut in drawn.groupby(["model", "strategy", *BLOCK], sort=False):
-        model, strategy, start, size = key
-        row = strategy if size else "similarity"
-        name = f"{size} layers" if size else f"{label(model)}, whole"
-        before = whole[(whole.model == model) & (whole.depth <= start)]
-        places[row, name] = pd.concat([before, of_cut]) if size else of_cut
+    for (model, task), of_set in drawn.groupby(["model", "task"], sort=False):
+        column = f"{label(model)}\n{depth_probe.TASKS[task]}"
+        whole = of_set[of_set.block_size == 0]
+        places["whole", column] = whole
+        for strategy, size in DRAWN:
+            of_cut = of_set[(of_set.strategy == strategy) & (of_set.block_size == size)]
+            if len(of_cut):
+                before = whole[whole.depth <= of_cut.block_start.max()]
+                row = f"after {size} layers\n({strategy})"
+                places[row, column] = pd.concat([before, of_cut])
     legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
     return panels.depth_panels(places, LOOKS, OPTIONS, drawn, legend)

@@ -19,12 +19,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.evaluation import Task
 from replication import measure
+from replication.beyond import panels
 from replication.beyond.biases import LETTERS
 from replication.beyond.depth_probe import (
     answers_of,
@@ -34,6 +37,16 @@ from replication.beyond.depth_probe import (
 )
 from replication.beyond.option_probe import option_ends, option_starts
 from replication.beyond.states import last_of_whole
+from replication.figures.style import (
+    STYLE,
+    WIDTH,
+    colour,
+    finished,
+    label,
+    note_above,
+    nothing_measured,
+    only_recorded,
+)
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.request import BLOCK, Request, task_of
@@ -48,6 +61,17 @@ NO_OPTIONS, NO_QUESTION = "no attention to the options", "no attention to the qu
 FIRST = 0.5  # of the depth: OTHER_STATE is put in from here on
 WINDOWS = {"early": (0.36, 0.58), "middle": (0.58, 0.79), "late": (0.79, 1.0)}  # of the layers
 NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
+CUT = ["strategy", "block_size"]
+MARKERS_OF_SIZE = {3: "^", 6: "o"}
+TITLES = {  # of the panels, with what stands below their axes
+    "cut models,\nwith the whole one's state": "put in at depth",
+    "the whole model, with\nanother question's state": "put in at depth",
+    "the whole model, where\nlayers do not see a part": "layers",
+}
+LOOKS = {
+    NO_OPTIONS: {"color": colour("letters"), "marker": "o"},
+    NO_QUESTION: {"color": "0.6", "marker": "x"},
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +141,47 @@ def _measured(params: dict) -> list[dict]:
 
 
 fetching.MEASURE["transplants"] = fetching.each(_measured)
+
+
+def figure_transplants(scores: pd.DataFrame) -> Figure:
+    """Draw the answers after one change, a panel each: the whole model's state in cut models, by
+    the depth where it is put in; another question's state in the whole model; layers without
+    attention from the last tokens to the options' lines, or to the question's.
+
+    scores: of `measure.TABLES["transplants"]`.
+    """
+    if scores.value.isna().all():
+        return nothing_measured(scores)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(TITLES), figsize=(WIDTH, 2.9), sharey=True)
+        into_cuts, into_whole, closed = axes
+        whole = scores[scores.block_size == 0]
+        as_it_is = whole[whole.reading == AS_IT_IS].value.max()
+        for (strategy, size), of_cut in scores[scores.block_size > 0].groupby(CUT, sort=False):
+            look = {"color": colour(strategy), "marker": MARKERS_OF_SIZE.get(size, "s"), "ms": 4}
+            name = f"{size} layers dropped ({strategy})"
+            given = of_cut[of_cut.reading == WHOLE_STATE]
+            panels.line(into_cuts, given, "depth", name, **look)
+            before = of_cut[of_cut.reading == AS_IT_IS].value.max()
+            into_cuts.axhline(before, color=colour(strategy), ls=":", lw=1)
+        into_cuts.axhline(as_it_is, color="black", ls=":", lw=1, label="right, as it is")
+        other = whole[whole.reading == OTHER_STATE]
+        panels.line(into_whole, other, "depth", "the other question's letter", color="black")
+        into_whole.axhline(0.5, color="grey", lw=1, label="one half")
+        for reading, look in LOOKS.items():
+            rows = whole[whole.reading == reading].assign(x=range(len(WINDOWS)))
+            panels.line(closed, rows, "x", reading, ls="", ms=5, **look)
+            closed.set_xticks(rows.x, rows.layers)
+        closed.axhline(as_it_is, color="black", ls=":", lw=1)
+        closed.set_xlim(-0.5, len(WINDOWS) - 0.5)
+        into_cuts.set_ylabel("share of questions")
+        for axis, (title, xlabel) in zip(axes, TITLES.items(), strict=True):
+            axis.set(ylim=(0, 1), xlabel=xlabel)
+            axis.set_title(title, loc="left")
+        (model,) = scores.model.map(label).unique()
+        note_above(figure, only_recorded({(model, ""): scores}))
+        legend = f"{model}, n = {scores.n.max():.0f} questions of ARC-Easy; bars: 95 %"
+        return finished(figure, scores, legend=legend)
 
 
 def others(letters: np.ndarray) -> np.ndarray:

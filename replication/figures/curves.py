@@ -57,6 +57,7 @@ UNITS = {  # of a score; all others are accuracies
 }
 ALL = ["mmlu", "boolq", "boolq_ranking", "arc_easy", "c4"]  # of one model
 SAME = {"1 examples": "1 example"}  # in a legend
+PARTLY = "not measured at some sizes"
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
@@ -229,7 +230,7 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     cuts = own.value.where(own.block_size > 0).groupby([own.model, own.task]).transform("count")
     partly = (own.status == NotMeasured.status) & (cuts > 0)
     is_missing = own.value.isna() & (own.status != "ok")
-    own = own.assign(status=own.status.mask(partly, "not measured at some sizes"))
+    own = own.assign(status=own.status.mask(partly, PARTLY))
     missing = own[is_missing].drop(silent.index, errors="ignore")
     wholes = silent[(silent.block_size == 0) & silent.model.isin(own.model)]
     statuses = [unclear(gap(row), row.n) for row in wholes.itertuples()]
@@ -239,10 +240,10 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
         models = ", ".join(rows.model.map(label).unique())
         name = KINDS[task].label if task in KINDS else TASKS[task]
         tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
-    lines = [
-        f"Not drawn: {', '.join(names)} of {models}: {why}."
-        for (models, why), names in tasks_of.items()
-    ]
+    lines = []
+    for (models, why), names in tasks_of.items():
+        line = f"{', '.join(names)} of {models}: {why}."
+        lines.append(line if why == PARTLY else f"Not drawn: {line}")
     return "\n".join(lines)
 
 

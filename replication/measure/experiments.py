@@ -266,13 +266,13 @@ def _variants(
 def reasoning(name: str, distances, profile: Profile) -> list[Request]:
     """The likelihood of GSM8K's gold solutions, at every size, unhealed.
 
-    And what models write to its problems, where the profile heals. HellaSwag of the models of the
-    ablations only: it takes longer than all else.
+    And what models write to its problems, after one layer and at the sizes that are healed.
+    HellaSwag of the models of the ablations only: it takes longer than all else.
     """
     tasks = ["hellaswag", "gsm8k_bpb"] if name in profile.ablation_models else ["gsm8k_bpb"]
     requests = unhealed(name, distances, profile, tasks, ["similarity"])
     requests += unpruned(name, profile, ["gsm8k"])
-    sizes = profile.healed_sizes(distances.num_layers, name)
+    sizes = sorted({1, *profile.healed_sizes(distances.num_layers, name)})
     return requests + cuts(name, distances, profile, ["gsm8k"], ["similarity"], sizes)
 
 

@@ -21,6 +21,7 @@ from replication.beyond import (
     repair,
     repeat,
     translator,
+    transplant,
     which_block,
 )
 from replication.measure import Experiment, damage, experiments
@@ -88,7 +89,7 @@ NOTEBOOKS = {
     "09": Notebook("09_inference_cost", ("figure_cost",), draws=False),
     "10": Notebook(
         "10_letters_and_content",
-        ("figure_letters", "figure_cuts", "figure_depth", "figure_options"),
+        ("figure_letters", "figure_cuts", "figure_depth", "figure_options", "figure_transplants"),
         experiments=(
             letters.forms,
             letters.exits,
@@ -96,6 +97,7 @@ NOTEBOOKS = {
             biases.second_model,
             depth_probe.depths,
             option_ends.option_ends,
+            transplant.transplants,
             translator.translated,
             jacobian_lens.lens,
         ),
