@@ -200,6 +200,9 @@ def test_published_starts_are_marked_in_maps_of_their_models():
             assert len(marks) == marked
             if marked:
                 assert marks[0].get_xdata()[0] == start and len(marks[0].get_xdata()) == n
+    small = BlockDistances(matrix[:5, :5], matrix[:5, :5], np.stack([matrix[:5, :5]] * 4), 24)
+    figure = figures.figure_4({"llama-2-7b": small})  # a copy of 4 layers: none fits
+    assert not [line for line in figure.axes[0].lines if "third-party" in str(line.get_label())]
     table = figures.figure_starts({"smollm2-135m": distances}).table.set_index("source")
     measured, published = table.loc["measured"].iloc[0], table.loc["published"].iloc[0]
     assert (measured.start_fraction, measured.fraction) == (9 / 32, 1 / 32)

@@ -122,7 +122,8 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
         bar = {"aspect": 30, "pad": 0.02, "ticks": MaxNLocator(integer=True)}
         figure.colorbar(shades, ax=axes, label="block size $n$ (layers)", **bar)
         axes.plot(best.block_start, best.value, "k.:", ms=5, lw=1, label="best start $l^*(n)$")
-        starts = {n: l for n, l in published_starts(name).items() if n <= deepest}
+        published = published_starts(name, distances.num_layers)
+        starts = {n: l for n, l in published.items() if n <= deepest}
         if starts:
             heights = [distances.of(Block(start, n)) for n, start in starts.items()]
             axes.plot(starts.values(), heights, **MARK)
@@ -133,11 +134,13 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
         return finished(figure, table, legend="")
 
 
-def published_starts(name: str) -> dict[int, int]:
+def published_starts(name: str, num_layers: int) -> dict[int, int]:
     """Return l*(n) of a model by n, as third-party scripts have it for four of the paper's seven;
-    empty for all others."""
+    empty for all others, and for a copy with fewer layers."""
     published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
-    return dict(enumerate(published["best_starts"].get(name, []), start=1))
+    starts = dict(enumerate(published["best_starts"].get(name, []), start=1))
+    fits = all(start + n <= num_layers for n, start in starts.items())
+    return starts if fits else {}
 
 
 def figure_starts(maps: dict[str, BlockDistances]) -> Figure:
@@ -152,7 +155,9 @@ def figure_starts(maps: dict[str, BlockDistances]) -> Figure:
     _, *models = published["best_starts"]  # the first one is their source
     for name in models:
         layers = registry.num_layers(name)
-        rows += [(name, layers, n, l, "published") for n, l in published_starts(name).items()]
+        rows += [
+            (name, layers, n, l, "published") for n, l in published_starts(name, layers).items()
+        ]
     table = pd.DataFrame(rows, columns=["model", "layers", "block_size", "block_start", "source"])
     table["fraction"] = table.block_size / table.layers
     table["start_fraction"] = table.block_start / table.layers
@@ -182,7 +187,7 @@ def figure_4(maps: dict[str, BlockDistances]) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = _heatmaps(maps, table)
         for axis, name in zip(axes, maps, strict=True):
-            if starts := published_starts(name):
+            if starts := published_starts(name, maps[name].num_layers):
                 axis.plot(starts.values(), starts.keys(), **MARK)
         return finished(figure, table, legend="")
 
