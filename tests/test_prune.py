@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from types import SimpleNamespace
 
 import pandas as pd
@@ -229,7 +230,10 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
     assert "4 steps of 1 × 256, " in card and "learning rate 0.002" in card
     assert "tokens (own.txt, its texts read " in card  # 1,024 tokens of 17 short texts
     again = "MODEL=model OUT=smaller LAYERS=2 START=1 REPAIR=map HEAL=1 LR=0.002 SEED=0 TASKS=c4"
-    assert f"`make prune {again} TEXTS=own.txt LIMIT=1000`, with torch {torch.__version__}" in card
+    assert (
+        f"`make prune {again} TEXTS=own.txt LIMIT=1000`, with torch {metadata.version('torch')}"
+        in card
+    )
     call = options(model, texts=str(file))
     key = call.key("revision")
     assert key == options("elsewhere", texts=str(file), tasks="arc_easy").key("revision")
