@@ -140,6 +140,43 @@ def test_without_a_point_of_the_run_the_record_is_drawn_in_full_and_it_is_said_o
     assert not [text for axis in figure.axes for text in axis.texts]  # no label on a curve
 
 
+ONE_SCORE_A_PLACE = [name for name in OF_TABLES if name != "last_layers"]
+OF_STRATEGIES = [name for name in OF_TABLES if hasattr(figures, f"figure_{name}")]
+
+
+@pytest.mark.parametrize("name", ONE_SCORE_A_PLACE)
+def test_two_points_at_one_place_of_a_line_are_refused(name):
+    """A second measurement would make one zigzag of two lines."""
+
+    def twice(table: pd.DataFrame) -> pd.DataFrame:
+        cuts = table[table.block_size > 0]
+        return pd.concat([table, cuts.assign(value=cuts.value + 0.01)])
+
+    with pytest.raises(ValueError, match="Two points of the line"):
+        drawn_beside_record(name, twice)
+
+
+@pytest.mark.parametrize("name", OF_STRATEGIES)
+def test_a_strategy_that_has_no_row_is_refused(name):
+    """And not drawn into another's line."""
+
+    def another(table: pd.DataFrame) -> pd.DataFrame:
+        cuts = table[table.strategy == "similarity"]
+        return pd.concat([table, cuts.assign(strategy="middle")])
+
+    with pytest.raises(ValueError, match="No strategy 'middle' is known"):
+        drawn_beside_record(name, another)
+
+
+def test_a_known_strategy_is_not_drawn_into_the_line_of_another(monkeypatch):
+    """Figure 2 is of similarity-informed blocks, whatever else a table has."""
+    monkeypatch.setitem(curves.CHOOSE, "middle", None)
+    unhealed = tables.read("unhealed", RECORDED)
+    cuts = unhealed[unhealed.strategy == "similarity"]
+    more = pd.concat([unhealed, cuts.assign(strategy="middle", value=0.5)])
+    assert len(figures.figure_2(more).table) == len(figures.figure_2(unhealed).table)
+
+
 @pytest.mark.parametrize("name", ["3", "7", "8", "9", "repair", "dose"])
 def test_behind_a_point_of_the_run_the_record_is_pale(name):
     """With the model that both have measured; the whole picture has one scale."""

@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from replication.figures.style import (
     NORMAL,
     STYLE,
+    check_one_point_each,
     draw_baselines,
     finished,
     name_pale,
@@ -27,6 +28,7 @@ def line(axis, scores: pd.DataFrame, x: str, label: str, **style) -> None:
     """Draw scores against their column `x`, with 95 % intervals as bars: of their columns low and
     high, or of their standard errors."""
     scores = scores.sort_values(x)
+    check_one_point_each(scores, x, label)
     if "low" in scores:
         bars = scores.value - scores.low, scores.high - scores.value
     else:
@@ -81,7 +83,9 @@ def side_by_side(axis, scores: pd.DataFrame, looks: Mapping[str, dict]) -> None:
     """
     lines = [name for name in looks if name in set(scores.line)]
     for place, name in enumerate(lines):
-        of_line = scores[scores.line == name].set_index("block_size")
+        of_line = scores[scores.line == name]
+        check_one_point_each(of_line, "block_size", name)
+        of_line = of_line.set_index("block_size")
         sizes = sorted(size for size in set(scores.block_size) if size <= of_line.index.max())
         of_line = of_line.reindex(sizes)
         beside = 0.013 * scores.block_size.max() * (place - (len(lines) - 1) / 2)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.models import registry
-from replication.figures.style import STYLE, colour, finished, panel_grid
+from replication.figures.style import STYLE, check_one_point_each, colour, finished, panel_grid
 
 COSTS = {
     "weights": "weights (GB)",
@@ -42,6 +42,7 @@ def figure_cost(costs: pd.DataFrame) -> Figure:
 def _lines(axis, rows: pd.DataFrame, columns: list[str]) -> None:
     """Draw a line with bars for each model and quantisation."""
     for (name, quantization), line in rows.groupby(["model", "quantization"], dropna=False):
+        check_one_point_each(line, "fraction", name)
         packed = pd.notna(quantization)
         weights = "NF4" if packed else line.dtype.iloc[0]
         middle, low, high = line[columns].to_numpy(float).T

@@ -18,6 +18,7 @@ from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import gap, no_signal, unclear
 from replication.figures.style import (
     STYLE,
+    check_one_point_each,
     colour,
     draw_baselines,
     family,
@@ -35,6 +36,7 @@ from replication.figures.style import (
     recorded_first,
 )
 from replication.profiles import DRAWN, PROFILES
+from replication.profiles.strategies import CHOOSE
 from replication.tables import RECORD, NotMeasured
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
@@ -64,7 +66,7 @@ CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the 
 def figure_1d(scores: pd.DataFrame, models: Sequence[str]) -> Figure:
     """Figure 1d: question answering and C4 loss, a column a model; dark blue: healed, light blue:
     not healed, red dashes: unpruned. models: of the run; those of the record stand beside them."""
-    scores, titles = _by_model(scores[scores.strategy != "simple"], models)
+    scores, titles = _by_model(similarity_informed(scores), models)
     return grid(scores, titles, "treatment", ALL, needs_signal=True)
 
 
@@ -97,7 +99,7 @@ def figure_2_arc_easy(scores: pd.DataFrame) -> Figure:
 
 def figure_3(scores: pd.DataFrame) -> Figure:
     """Figure 3: C4 loss over ln V (chance is 1), all models in both columns, the treatments."""
-    scores = scores[scores.strategy != "simple"]
+    scores = similarity_informed(scores)
     titles = scores.treatment.where(scores.block_size > 0)
     return grid(scores, titles, "model", ["c4"])
 
@@ -133,6 +135,22 @@ def figure_beyond(scores: pd.DataFrame) -> Figure:
     return _by_family(scores, tasks)
 
 
+def similarity_informed(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores of whole models and of the blocks that are chosen by similarity, no others."""
+    check_strategies(scores)
+    return scores[scores.strategy.isin(["none", "similarity"])]
+
+
+def check_strategies(scores: pd.DataFrame) -> None:
+    """Raise ValueError for a strategy that is not known: no figure says what its points mean."""
+    unknown = set(scores.strategy.dropna()) - {"none", *CHOOSE}
+    if unknown:
+        raise ValueError(
+            f"No strategy {min(unknown)!r} is known to the figures of scores: give it a row in "
+            "replication/profiles/strategies.py, or draw a figure of its own."
+        )
+
+
 def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
     """The same scores with the C4 loss divided by ln V, as the paper shows it."""
     table = scores.copy()
@@ -145,7 +163,7 @@ def in_units_of_chance(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _by_family(scores: pd.DataFrame, tasks: list[str]) -> Figure:
     """Similarity-informed pruning: a column a family of models, a line a model and treatment."""
-    scores = scores[scores.strategy != "simple"]
+    scores = similarity_informed(scores)
     return grid(scores, scores.model.map(family), "model", tasks, needs_signal=True)
 
 
@@ -199,6 +217,7 @@ def draw_grid(
     panels: the scores of each, at (row, column). draw: draws into the axes, by place. table: what
     is shown. note: above the panels; there it is also said where all is recorded.
     """
+    check_strategies(table)
     if not panels:
         return nothing_measured(table, note)
     with plt.rc_context(STYLE):
@@ -307,6 +326,7 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     if not (is_healed and points.value.notna().sum() == 1):
         line = pd.concat([start, line])
     line = line.sort_values("fraction")
+    check_one_point_each(line, "fraction", name)
 
     style = style | look(name)
     axis.errorbar(line.fraction, line.value, line.standard_error, elinewidth=0.8, **style)

@@ -115,6 +115,20 @@ def look(name: str) -> dict:
     return {"color": colour(name), "marker": MARKERS.get(name, "o")}
 
 
+def check_one_point_each(points: pd.DataFrame, x: str, line: str) -> None:
+    """Raise ValueError for two points at one place of a line: it would be a zigzag of two lines.
+
+    x: the column of a point's place. line: its name.
+    """
+    measured = points[points.value.notna()]
+    twice = measured[x][measured[x].duplicated()]
+    if len(twice):
+        raise ValueError(
+            f"Two points of the line {line!r} lie at {x} {twice.iloc[0]:g}: its scores are of more "
+            "than one measurement, so choose those of one before they are drawn."
+        )
+
+
 def panel_grid(
     places: list[tuple[str, str]],
     xlabel: str,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
+from lib.blocks import UNPRUNED, Block
 from lib.healing import Recipe
 from replication.measure import request
 from replication.measure.request import Request, score
@@ -27,8 +27,8 @@ from replication.profiles import (
     recipe,
     sizes_at,
 )
+from replication.profiles.strategies import CHOOSE, WITH_EXIT
 
-WITH_EXIT = (*STRATEGIES, "early exit")  # not the paper's: the deepest layers, the last one too
 TASKS = (*QA, "c4")
 STORY_SIZES = (1, 3, 5, 7)  # layers dropped
 
@@ -151,14 +151,8 @@ def cuts(
 
 
 def blocks_of(strategy: str, distances, sizes: Sequence[int]) -> list[Block]:
-    """The blocks of a strategy, one of WITH_EXIT, one of each size."""
-    layers = distances.num_layers
-    chosen = {
-        "similarity": lambda size: similarity_block(distances, size),
-        "simple": lambda size: simple_block(layers, size),
-        "early exit": lambda size: Block(layers - size, size),
-    }
-    return [chosen[strategy](size) for size in sizes]
+    """The blocks of a strategy (a row of `strategies.CHOOSE`), one of each size."""
+    return [CHOOSE[strategy](distances, size) for size in sizes]
 
 
 def stacked(name: str, distances, profile: Profile) -> list[Request]:

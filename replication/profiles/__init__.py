@@ -13,11 +13,11 @@ from pathlib import Path
 from lib import storage
 from lib.models import machine, registry
 from replication.profiles.recipes import PAPER_TOKENS, recipe
+from replication.profiles.strategies import STRATEGIES
 
 TIMES = Path(__file__).with_name("times.csv")  # what each profile measures, and for how long
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
-STRATEGIES = ("similarity", "simple")  # the paper's two
 DRAWN = "recorded"  # the same settings; what is recorded is drawn, and nothing is computed
 COUNTS = {row["setting"] for row in _ROWS if row["kind"] == "count"}
 QA = ("mmlu", "boolq", "arc_easy")
