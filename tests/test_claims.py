@@ -344,12 +344,22 @@ def test_where_the_best_start_never_jumps_no_transition_is_judged_by_it(starts):
     assert (one.confidence, one.why) == ("not testable here", "the best start never jumps")
 
 
-def test_other_seeds_of_a_shorter_healing_are_judged_beside_the_longer_one():
-    run = a_run()
-    shorter = variants("more seeds", "seed {}", SEEDS | CONTRADICTS["10b"]["seeds"], N)
-    run.tables["more_seeds"] = joined(shorter).assign(steps=64)
-    both = {v.task: v.direction for v in checks.ablations(run) if v.claim == "10b"}
-    assert both == {"c4": "agrees", "c4, 64 steps": "differs"}
+def test_shorter_healings_and_ranks_after_simple_pruning_are_judged_beside_the_first():
+    """By the same bound; each is named by what it has otherwise."""
+    run, other = a_run(), SEEDS | CONTRADICTS["10b"]["seeds"]
+    run.tables["more_seeds"] = joined(variants("more seeds", "seed {}", other, N)).assign(steps=64)
+    swapped = {task: {2: lines[64], 64: lines[2]} for task, lines in RANKS.items()}
+    simple = [table.assign(steps=64) for table in variants("simple", "rank {}", swapped, N)]
+    similar = variants("similarity", "rank {}", RANKS, N)
+    run.tables["ranks"] = joined([*similar, *simple])
+    run.tables["more_ranks"] = joined([table.assign(steps=64) for table in similar] + simple)
+    every = {(v.claim, v.task): v.direction for v in checks.ablations(run)}
+    for claim, task in (("11a", "mmlu"), ("11b", "c4")):
+        assert every[claim, task] == every[claim, f"{task}, 64 steps"] == "agrees"
+        assert every[claim, f"{task}, simple"] == "differs"
+        assert every[claim, f"{task}, simple, 64 steps"] == "differs"
+    assert every["10b", "c4"] == "agrees"
+    assert every["10b", "c4, 64 steps"] == "differs"
 
 
 def test_deeper_models_are_more_robust_or_not():

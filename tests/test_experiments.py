@@ -51,7 +51,7 @@ def test_quick_heals_until_it_shows():
     assert len(quick.curve_sizes(30, quick.main_model)) >= 2
     assert quick.healed_strategies(quick.main_model) == profiles.STRATEGIES
     # so that `more_seeds` are none, as notebook 06 says
-    assert set(quick.dose_fractions) <= set(quick.ablation_fractions)
+    assert not quick.line_fractions
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from replication.analysis.depth import jump, last_is_least, lower_minus_upper, s
 from replication.analysis.islands import THRESHOLD, shallower
 from replication.claims.bounds import CRITERIA, Verdict, less_healing, rounded, verdict_of
 from replication.claims.tables import NOT_HEALED, UNHEALED, RunTables
+from replication.profiles import STRATEGIES
 from replication.profiles.recipes import PUBLISHED
 
 FEWEST_TURNS = 5  # of a latency
@@ -78,7 +79,14 @@ ABLATIONS = {  # part: a statistic, the table and ablation of its healed lines, 
     "11a": (statistics.gain, "ranks", "similarity", {}, MOST_AND_FEWEST),
     "11b": (statistics.gain, "ranks", "similarity", C4, MOST_AND_FEWEST),
 }
-AGAIN = {"seeds": ("more_seeds", "more seeds")}  # by table: where its parts are judged again
+AGAIN = {  # by table and ablation: the others in which its parts are judged again
+    ("seeds", "seeds"): [("more_seeds", "more seeds")],
+    ("ranks", "similarity"): [
+        ("ranks", "simple"),
+        ("more_ranks", "similarity"),
+        ("more_ranks", "simple"),
+    ],
+}
 DEFINITIONS = {  # others of a line: a verdict that turns with one of them is not decided
     "from chance, not from the floor": over_chance,
     "at the first crossing": first_crossings,
@@ -229,21 +237,29 @@ def ablations(run: RunTables) -> Iterator[Verdict]:
 
     The table has the variants in order: the given order, no example, the lowest rank come first.
     """
-    for part, (statistic, *source, task, places) in ABLATIONS.items():
-        for table, ablation in filter(None, (source, AGAIN.get(source[0]))):
+    for part, (statistic, *first, task, places) in ABLATIONS.items():
+        first = tuple(first)
+        for source in (first, *AGAIN.get(first, ())):
+            table, ablation = source
             healed = {"ablation": ablation, "treatment": "healed"}
             variants = run.points(table, **healed).variant.unique()
             lines = [healed | task | {"variant": variant} for variant in variants]
             if len(lines) > 1:
                 lines = [lines[place] for place in places or range(len(lines))]
                 for verdict in on_lines(run, part, statistic, lines, table):
-                    yield verdict if table == source[0] else _with_steps(verdict, run, table)
+                    yield verdict if source == first else _named(verdict, run, source, first)
 
 
-def _with_steps(verdict: Verdict, run: RunTables, table: str) -> Verdict:
-    """Return a verdict whose task names the length of the table's healings, too."""
-    steps = run.points(table, treatment="healed").steps.max()
-    return replace(verdict, task=f"{verdict.task}, {steps:.0f} steps")
+def _named(verdict: Verdict, run: RunTables, source: tuple, first: tuple) -> Verdict:
+    """Return a verdict whose task names what `source` has otherwise than `first`: the strategy, the
+    length of its healings."""
+    (table, ablation), names = source, [verdict.task]
+    if ablation in STRATEGIES and ablation != first[1]:
+        names.append(ablation)
+    if table != first[0]:
+        steps = run.points(table, treatment="healed").steps.max()
+        names.append(f"{steps:.0f} steps")
+    return replace(verdict, task=", ".join(names))
 
 
 def robustness(run: RunTables) -> Iterator[Verdict]:

@@ -19,7 +19,8 @@ SAME = ("model", "task", "ablation", "variant", "format")  # of a pruned score a
 NOT_HEALED = "unhealed"  # the variant of the cuts that variants of healing begin with
 UNHEALED = {"strategy": "similarity", "treatment": "unhealed"}
 SCORES = ("unhealed", "healed", "test_split", "reasoning", "stories")
-TABLES = (*SCORES, "prompts", "seeds", "more_seeds", "ranks", "stacked", "cost", "damage", "exits")
+VARIED = ("prompts", "seeds", "more_seeds", "ranks", "more_ranks")
+TABLES = (*SCORES, *VARIED, "stacked", "cost", "damage", "exits")
 ONE_POINT = ["request", "strategy", "treatment"]  # the same in two of SCORES
 
 

@@ -8,27 +8,45 @@ from matplotlib.figure import Figure
 
 from lib.evaluation import KINDS
 from replication.analysis.bootstrap import paired
-from replication.figures.curves import TASKS, draw_grid, draw_panel, left_out
+from replication.figures.curves import LONG, SHORT, SIZES, TASKS, draw_grid, draw_panel, left_out
 from replication.figures.style import NORMAL, label, look, opacity
 from replication.tables import RECORD
 
 SMALL = 0.01  # the least that an axis of differences shows, to both sides
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
 VARIED = ("mmlu", "arc_easy", "c4")  # the tasks that are drawn
-LINE = ["model", "task", "ablation"]  # of the same unpruned score; figure 9: a strategy is one
+# of the same unpruned score; figure 9: a strategy is an ablation
+LINE = ["model", "task", "ablation", "length"]
 
 
-def figure_8(scores: pd.DataFrame) -> Figure:
+def figure_8(scores: pd.DataFrame, shorter: pd.DataFrame | None = None) -> Figure:
     """Figure 8: healed scores against the fraction dropped, a line a seed of healing; and beside
-    them each seed minus seed 0, paired on the questions or texts. scores: of experiments.seeds."""
+    them each seed minus seed 0, paired on the questions or texts.
+
+    scores: of experiments.seeds. shorter: of experiments.more_seeds, drawn with small points.
+    """
+    scores = _of_lengths(scores, shorter)
     return _variants(scores.assign(first="seed 0"), "seed 0")
 
 
-def figure_9(scores: pd.DataFrame) -> Figure:
+def figure_9(scores: pd.DataFrame, shorter: pd.DataFrame | None = None) -> Figure:
     """Figure 9: healed scores against the fraction dropped, a line a LoRA rank; and beside them
-    each rank minus the lowest of its model, paired. scores: of experiments.ranks."""
+    each rank minus the lowest of its model, paired.
+
+    scores: of experiments.ranks. shorter: of experiments.more_ranks, drawn with small points.
+    """
+    scores = _of_lengths(scores, shorter)
     lowest = scores.groupby("model")["rank"].transform("min")
     return _variants(scores.assign(first=lowest.map("rank {:.0f}".format)), "the lowest rank")
+
+
+def _of_lengths(scores: pd.DataFrame, shorter: pd.DataFrame | None) -> pd.DataFrame:
+    """Return both tables as one, whose column `length` tells them apart."""
+    tables = {LONG: scores, SHORT: shorter}
+    return pd.concat(
+        [table.assign(length=length) for length, table in tables.items() if table is not None],
+        ignore_index=True,
+    )
 
 
 def _variants(scores: pd.DataFrame, first: str) -> Figure:
@@ -63,7 +81,19 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
     for (model, why), rows in healed.groupby(["model", whys[healed.index]], sort=False):
         tasks = ", ".join(KINDS[task].label for task in rows.task.unique())
         notes += [f"{label(model)}, {tasks}: {why}, so no difference is drawn"] if why else []
+    notes.append(_lengths(healed))
     return draw_grid(panels, draw, table, "\n".join(filter(None, notes)), key)
+
+
+def _lengths(healed: pd.DataFrame) -> str:
+    """Return a line for each model of which healings have two lengths: how long they are."""
+    lines = []
+    for model, rows in healed.groupby("model", sort=False):
+        steps = rows.groupby("length").steps.max()
+        if len(steps) > 1:
+            sizes = f"large points: {steps[LONG]:.0f} steps of healing, small: {steps[SHORT]:.0f}"
+            lines.append(f"{label(model)}, {sizes}")
+    return "\n".join(lines)
 
 
 def _not_made(table: pd.DataFrame) -> pd.Series:
@@ -96,11 +126,12 @@ def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[t
 
 def _draw_differences(axis, panel: pd.DataFrame, hue: str) -> None:
     """Draw the differences of a panel, variants side by side at each depth."""
-    variants = list(dict.fromkeys(panel[hue]))
-    for (variant, model), points in panel.groupby([hue, "model"], sort=False):
+    columns = ["length", hue]
+    places = list(panel[columns].drop_duplicates().itertuples(index=False, name=None))
+    for (length, variant, model), points in panel.groupby([*columns, "model"], sort=False):
         bars = [points.difference - points.low, points.high - points.difference]
-        beside = 0.012 * (variants.index(variant) - (len(variants) - 1) / 2)
-        style = {"ls": "", "ms": 3.5, "alpha": opacity(model, panel)} | look(variant)
+        beside = 0.012 * (places.index((length, variant)) - (len(places) - 1) / 2)
+        style = {"ls": "", "ms": SIZES[length], "alpha": opacity(model, panel)} | look(variant)
         axis.errorbar(points.fraction + beside, points.difference, bars, elinewidth=1, **style)
     axis.axhline(0, color="0.6", lw=0.8)
     low, high = axis.get_ylim()

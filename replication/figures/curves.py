@@ -60,6 +60,8 @@ UNITS = {  # of a score; all others are accuracies
 ALL = ["mmlu", "boolq", "boolq_ranking", "arc_easy", "c4"]  # of one model
 SAME = {"1 examples": "1 example"}  # in a legend
 PARTLY = "not measured at some sizes"
+LONG, SHORT = "long", "short"  # healings of two lengths in one panel, column `length`
+SIZES = {LONG: 6, SHORT: 3}  # of their points
 CONSTANT = 0.95  # a score is crossed out if one answer is given to more of the questions
 
 
@@ -298,14 +300,16 @@ def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:
     shade = colour("unpruned") if hue == "treatment" else "black"
     axis.plot([], [], color=shade, label="unpruned", **MARKS | {"ls": level_line, "mfc": "white"})
     cuts = recorded_first(panel[panel.block_size > 0])
-    lines = cuts.groupby([hue, "treatment", "model"], sort=False)
-    for (name, treatment, model), points in lines:
+    cuts = cuts.assign(length=cuts.get("length", ""))
+    lines = cuts.groupby([hue, "treatment", "model", "length"], sort=False)
+    for (name, treatment, model, length), points in lines:
         if points.value.isna().all():
             continue
         if hue != "model":  # whose name says so
             name_pale(axis, model, panel)
         is_full = treatment == "healed"
         style = MARKS | {"ls": TREATMENTS[treatment], "alpha": opacity(model, panel)}
+        style["ms"] = SIZES.get(length, MARKS["ms"])
         _curve(axis, unpruned, points, name, style | {"mfc": colour(name) if is_full else "white"})
         if hue != "treatment":
             style |= {"alpha": 1, "mfc": "black" if is_full else "white"}

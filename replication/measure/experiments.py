@@ -199,18 +199,12 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
-    """The seed of healing at the other depths of notebook 03's doses, healed for the middle one of
-    their lengths."""
+    """Figure 8's lines: the seed of shorter healings at several depths."""
     if name not in profile.ablation_models:
         return []
-    depths = profile.dose_fractions, profile.ablation_fractions
-    others, seen = (sizes_at(fractions, distances.num_layers) for fractions in depths)
-    sizes = [size for size in others if size not in seen]
-    if not sizes:
-        return []
-    steps = profile.dose_steps[(len(profile.dose_steps) - 1) // 2]
+    steps, sizes = profile.line_steps, sizes_at(profile.line_fractions, distances.num_layers)
     variants = {f"seed {seed}": (profile, {"seed": seed, "steps": steps}) for seed in SEEDS}
-    return _variants(name, distances, "more seeds", variants, VARIED[1:], sizes)
+    return _variants(name, distances, "more seeds", variants, VARIED[1:], sizes) if sizes else []
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:
@@ -232,6 +226,19 @@ def ranks(name: str, distances, profile: Profile) -> list[Request]:
             requests += _variants(name, distances, strategy, ranked, VARIED, at)
     if profile.arc_easy_test_questions:  # of one strategy, whose unhealed score `test_split` has
         requests += _variants(name, distances, "similarity", variants, ["arc_easy_test"], sizes)
+    return requests
+
+
+def more_ranks(name: str, distances, profile: Profile) -> list[Request]:
+    """Figure 9's lines: the LoRA rank of shorter healings at several depths, of both strategies."""
+    if name not in profile.rank_models:
+        return []
+    steps, sizes = profile.line_steps, sizes_at(profile.line_fractions, distances.num_layers)
+    ranks = profile.ablation_ranks
+    variants = {f"rank {rank}": (profile, {"rank": rank, "steps": steps}) for rank in ranks}
+    requests = []
+    for strategy in STRATEGIES if sizes else ():
+        requests += _variants(name, distances, strategy, variants, VARIED[1:], sizes)
     return requests
 
 

@@ -79,6 +79,7 @@ class Profile:
     simple_fractions: Fractions  # where simple pruning is healed; empty: at all of these
     prompt_fractions: Fractions  # where prompts vary; empty: at all of heal_fractions
     ablation_fractions: Fractions  # the same for seeds and ranks
+    line_fractions: Fractions  # and where they are after shorter healings, as lines
     ablation_ranks: Counts
     ablation_questions: int  # of MMLU, for each of many prompts; of both, in each form; 0: none
     healed_names: Names  # healed at all of these, for all steps; empty: every model
@@ -206,6 +207,11 @@ class Profile:
     def ablation_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers dropped at which seeds and ranks are compared."""
         return sizes_at(self.ablation_fractions, num_layers)
+
+    @property
+    def line_steps(self) -> int:
+        """Steps of those shorter healings: the middle one of the doses, which are so many too."""
+        return self.dose_steps[(len(self.dose_steps) - 1) // 2]
 
     def with_prompt(self, shots: int, order: int = 0, arc_easy: int | None = None) -> "Profile":
         """The same with other examples before fewer questions; of ARC-Easy at most `arc_easy`."""

@@ -82,7 +82,7 @@ NOTEBOOKS = {
     "07": Notebook(
         "07_ablation_lora_rank",
         ("figure_9",),
-        experiments=(experiments.ranks,),
+        experiments=(experiments.ranks, experiments.more_ranks),
         models=attrgetter("rank_models"),
     ),
     "08": Notebook("08_qwen_islands", ("figure_islands",), draws=False),
