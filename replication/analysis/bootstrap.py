@@ -15,7 +15,8 @@ from lib.evaluation import weighted_mean
 
 RESAMPLES = 1000
 LEVELS = (0.025, 0.975)
-LINE = ["model", "task", "treatment", "block_size", "strategy", "ablation"]  # and one depth of it
+# a line of a figure, and one depth of it
+LINE = ["model", "task", "treatment", "block_size", "strategy", "ablation", "length"]
 
 
 class Interval(tuple):

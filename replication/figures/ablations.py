@@ -89,8 +89,8 @@ def _lengths(healed: pd.DataFrame) -> str:
     """Return a line for each model of which healings have two lengths: how long they are."""
     lines = []
     for model, rows in healed.groupby("model", sort=False):
-        steps = rows.groupby("length").steps.max()
-        if len(steps) > 1:
+        if rows.length.nunique() > 1:
+            steps = rows.groupby("length").steps.max()
             sizes = f"large points: {steps[LONG]:.0f} steps of healing, small: {steps[SHORT]:.0f}"
             lines.append(f"{label(model)}, {sizes}")
     return "\n".join(lines)

@@ -219,7 +219,7 @@ def _counts(scores: pd.DataFrame) -> str:
     """Return the least and the largest n of measured scores."""
     counts = scores.n[scores.value.notna()]
     ends = sorted({counts.min(), counts.max()}) if len(counts) else []
-    return " to ".join(f"n = {n:.0f}" for n in ends)
+    return "n = " + " to ".join(f"{n:.0f}" for n in ends) if ends else ""
 
 
 def note_above(figure: Figure, *notes: str) -> None:
