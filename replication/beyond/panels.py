@@ -76,7 +76,8 @@ def cut_panels(drawn: pd.DataFrame, looks: Mapping[str, dict], table: pd.DataFra
 
 
 def side_by_side(axis, scores: pd.DataFrame, looks: Mapping[str, dict]) -> None:
-    """Draw lines against the layers dropped, nearly side by side at each size.
+    """Draw lines against the layers dropped, nearly side by side at each size; one that lacks a
+    size which another has is interrupted there.
 
     scores: line is a key of `looks`, which are styles of matplotlib, in the order of the lines.
     """
@@ -84,11 +85,13 @@ def side_by_side(axis, scores: pd.DataFrame, looks: Mapping[str, dict]) -> None:
     for place, name in enumerate(lines):
         of_line = scores[scores.line == name]
         check_one_point_each(of_line, "block_size", name)
-        sizes = of_line.block_size
+        of_line = of_line.set_index("block_size")
+        sizes = sorted(size for size in set(scores.block_size) if size <= of_line.index.max())
+        of_line = of_line.reindex(sizes)
         beside = 0.013 * scores.block_size.max() * (place - (len(lines) - 1) / 2)
         look = {"label": name, "ms": 4} | looks[name]
-        places = sizes + beside * (sizes > 0)  # the whole model stands alone
-        line(axis, of_line.assign(x=places), "x", **look)
+        of_line["x"] = of_line.index + beside * (of_line.index > 0)  # the whole model stands alone
+        line(axis, of_line, "x", **look)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
