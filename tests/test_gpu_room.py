@@ -5,12 +5,10 @@ back; where a kernel exists on a GPU only, another one of the same reads and wri
 """
 
 import sys
-from unittest import mock
 
 import pytest
 import torch
 from conftest import ARCHITECTURES, logits, tiny
-from torch.nn import functional
 
 from lib import counting, gpu
 from lib.blocks import Block
@@ -44,21 +42,14 @@ def test_a_run_on_a_cpu_enters_no_file_of_it(output):
     assert not [file for file in entered if file.startswith(folder)]
 
 
-def in_16_bits(x, weight, bias=None, linear=functional.linear):
-    """Multiply as autocast does, which knows no meta device."""
-    return linear(*(None if part is None else part.bfloat16() for part in (x, weight, bias)))
-
-
 def peak(name: str, budget: memory.ActivationBudget) -> int:
     """Return the bytes that training on a row holds at the peak."""
     model = layers.meta_model(files.configuration(name)).bfloat16().train()
     documents = [[5] * length for length in LENGTHS]
     batch = packing.collator(True)([{"documents": documents}])
-    ends = batch["cu_seq_lens_q"]
     batch = {k: v.to("meta") if torch.is_tensor(v) else v for k, v in batch.items()}
     with (
         counting.kernels_of_a_gpu(),
-        mock.patch.object(functional, "linear", in_16_bits),
         attention.attending_within_documents(model),
         lora.new_lora(model, profiles.recipe(name, PAPER)) as wrapped,
         counting.CountBytes([*wrapped.parameters(), *wrapped.buffers()]) as held,
@@ -66,7 +57,7 @@ def peak(name: str, budget: memory.ActivationBudget) -> int:
     ):
         norms.fuse_norms(model)
         labels = batch.pop("labels")
-        outputs = wrapped(**batch | {"cu_seq_lens_q": ends}, use_cache=False)
+        outputs = wrapped(**batch, use_cache=False)
         training._loss(outputs, labels, torch.tensor(1.0, device="meta")).backward()
     return held.peak
 

@@ -8,14 +8,19 @@ list on CUDA.
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import nbformat
 import pytest
 import simulated_device
-from conftest import DEVICE
+import torch
+from conftest import DEVICE, letters, tiny
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import sections
+from lib.gpu import norms
+from lib.healing import training
 from lib.models import registry
 from replication import paths, profiles
 from replication.run import jobs, measuring, stored
@@ -41,6 +46,48 @@ def test_make_gpu(tmp_path):
     kinds = (sections.load, sections.distances, sections.sweeps)
     assert gpu.measure(bench, dict.fromkeys(kinds, 600), budget=600) == []
     assert all(row.measured.peak for row in bench.rows[1:])
+
+
+# ---- healing -------------------------------------------------------------------------------
+
+NORMED = ("llama", "phi", "gpt2", "gpt_neox", "bloom")  # RMS norms, and layer norms
+RECIPE = profiles.recipe("tiny-random", profiles.get("smoke"), steps=3, warmup_steps=1)
+RECIPE = replace(RECIPE, batch=4, max_tokens=64)
+
+
+@on_the_device
+@pytest.mark.parametrize("name", NORMED)
+def test_training_keeps_16_bits_of_each_number(name, tmp_path):
+    """Of states and in FFNs, by their widths: as planned, by `counting.layer_costs`."""
+    model, kept = tiny(name).bfloat16(), []
+    norms.fuse_norms(model)
+
+    def note(tensor):
+        is_state = tensor.ndim == 3 and tensor.shape[-1] in (32, 48, 128)
+        if is_state and tensor.device.type == DEVICE:
+            kept.append(tensor.dtype)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        healed = training.heal(model, letters(), RECIPE, tmp_path / "healed", micro_batch=2)
+    assert healed.status == "ok" and kept.count(torch.bfloat16) > 100
+    assert torch.float32 not in kept
+
+
+@on_the_device
+def test_a_step_waits_twice_for_the_device(base, tmp_path, monkeypatch):
+    """For its loss and for the length of its gradient, however many rows and layers there are."""
+    waits, on_step_begin = [], training.CheckpointCallback.on_step_begin
+
+    def note(*arguments, **kwargs):
+        waits.append(torch.sim.waits())
+        return on_step_begin(*arguments, **kwargs)
+
+    monkeypatch.setattr(training.CheckpointCallback, "on_step_begin", note)
+    monkeypatch.setattr(training, "CHECKPOINTS", 1)  # at the end
+    healed = training.heal(*base, RECIPE, tmp_path / "healed", micro_batch=2)
+    assert healed.joined
+    assert [later - earlier for earlier, later in pairwise(waits)] == [2, 2]
 
 
 @pytest.mark.real

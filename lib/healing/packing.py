@@ -10,7 +10,7 @@ from transformers import DataCollatorWithFlattening
 from lib.data import sets
 
 TOKENIZED_AT_ONCE = 64  # documents
-_flattened = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+_flattened = DataCollatorWithFlattening()
 
 
 def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
@@ -63,14 +63,16 @@ def _in_order(tokenizer, texts: Sequence[str], recipe) -> Iterator[list[int]]:
 def collator(joined: bool) -> Callable[[Sequence[dict]], dict]:
     """Return what makes a batch, with labels, of sequences ({"documents": token ids of each}).
 
-    joined: all documents in one row, input_ids, position_ids and labels (1, N); else a row each,
-    (B, T). There is no loss on padding and on the first token of a document (label -100).
+    joined: all documents in one row, input_ids, position_ids and labels (1, N), and
+    document_lengths, ints, which stay on the host: no layer waits for the GPU to tell them. Else a
+    row each, (B, T). There is no loss on padding and on the first token of a document (label -100).
     """
 
     def collate(sequences: Sequence[dict]) -> dict:
         documents = [ids for sequence in sequences for ids in sequence["documents"]]
         if joined:
-            return _flattened([{"input_ids": ids} for ids in documents])
+            row = _flattened([{"input_ids": ids} for ids in documents])
+            return row | {"document_lengths": list(map(len, documents))}
         return padded(documents)
 
     return collate

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils import AutocastKwargs
 from accelerate.utils.memory import clear_device_cache
 from filelock import FileLock
 from transformers import Trainer, TrainingArguments
@@ -143,18 +144,6 @@ def _fit_to_gpu(model, recipe: Recipe, micro_batch: int):
     return budget, min(micro_batch, memory.MICRO_BATCH)
 
 
-class _Healing(Trainer):
-    """A trainer that multiplies in the weights' format, if that has 16 bits.
-
-    In fp16 the Trainer's own autocast is on, too; it is the same one.
-    """
-
-    def compute_loss(self, model, *args, **kwargs):
-        has_16_bits = model.dtype != torch.float32
-        with torch.autocast(model.device.type, model.dtype, enabled=has_16_bits):
-            return super().compute_loss(model, *args, **kwargs)
-
-
 def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
     """Return the loss of a micro-batch: its sum over the targets of the whole step, in nats.
 
@@ -204,7 +193,7 @@ def _train(
 
         recomputing = memory.recomputing(model, budget)
     with recomputing, _deterministic():
-        trainer = _Healing(
+        trainer = Trainer(
             model=wrapped,
             args=_training_arguments(recipe, folder, micro_batch, model),
             train_dataset=sequences,
@@ -213,6 +202,8 @@ def _train(
             callbacks=[CheckpointCallback()],
         )
         trainer.remove_callback(PrinterCallback)  # of each loss
+        # in fp16; it would compute norms in fp32. The adapters multiply in 16 bits by themselves
+        trainer.accelerator.autocast_handler = AutocastKwargs(enabled=False)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     losses = [step["loss"] for step in steps]
@@ -241,6 +232,7 @@ def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):
         fp16=model.dtype == torch.float16 and not on_cpu,
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
+        accelerator_config={"non_blocking": not on_cpu},  # or each row waits for the one before it
         remove_unused_columns=False,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one, however many there are: the batch stays

@@ -53,7 +53,8 @@ def register() -> None:
     """Give this process the device "sim", and torch.sim what torch.cuda has."""
     torch._dynamo.config.disable = True  # no code is generated for it
     lib = ctypes.CDLL(str(library()))
-    lib.sim_held.restype = lib.sim_peak.restype = ctypes.c_int64
+    for count in (lib.sim_held, lib.sim_peak, lib.sim_waits):
+        count.restype = ctypes.c_int64
     lib.sim_register()
     torch.utils.rename_privateuse1_backend(NAME)
     module = types.ModuleType(f"torch.{NAME}")
@@ -68,6 +69,7 @@ def register() -> None:
         setattr(module, name, lambda *args, answer=answer: answer)
     module.memory_allocated = lambda device=None: lib.sim_held()
     module.max_memory_allocated = lambda device=None: lib.sim_peak()
+    module.waits = lib.sim_waits  # how often this process has waited for the device
     module.reset_peak_memory_stats = lambda device=None: lib.sim_reset_peak()
     torch._register_device_module(NAME, module)
     for key in ("PrivateUse1", "AutogradPrivateUse1"):

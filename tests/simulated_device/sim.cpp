@@ -1,8 +1,8 @@
 // A device "sim" for PyTorch without hardware: its memory is the host's, its kernels are the CPU's.
 //
 // What it adds are the rules of a GPU. A tensor of the CPU next to one of the device is an error,
-// unless it is 0-dim or an index. So is a generator of the CPU. Bytes held are counted.
-// Data and autograd are real. There is one device, with one stream.
+// unless it is 0-dim or an index. So is a generator of the CPU. Bytes held are counted, and how
+// often a GPU would have been waited for. Data and autograd are real. There is one device, with one stream.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/autocast_mode.h>
@@ -19,9 +19,11 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 
 using at::Tensor;
 using c10::DeviceIndex;
@@ -67,6 +69,22 @@ extern "C" {
 int64_t sim_held() { return held; }
 int64_t sim_peak() { return peak; }
 void sim_reset_peak() { peak = held; }
+}
+
+// ---- waits: where the host goes on only once the device has done all its work ----------------
+
+static std::atomic<int64_t> waits{0};
+static thread_local bool falls_back = false;  // the copies of which are none of a GPU's
+extern "C" int64_t sim_waits() { return waits; }
+
+// What these return has a size, or is a value of the host, that the device must have computed.
+static const std::unordered_set<std::string> WAITING{
+    "aten::nonzero",     "aten::masked_select", "aten::equal",
+    "aten::_unique2",    "aten::unique_dim",    "aten::unique_consecutive",
+    "aten::bincount",    "aten::repeat_interleave"};
+static bool is_mask(const c10::IValue& index) {
+  return index.isTensor() && index.toTensor().defined() &&
+         (index.toTensor().scalar_type() == at::kBool || index.toTensor().scalar_type() == at::kByte);
 }
 
 // ---- device, stream and generator ----------------------------------------------------------
@@ -152,7 +170,8 @@ static Tensor empty_strided(c10::IntArrayRef size, c10::IntArrayRef stride,
   return at::detail::empty_strided_generic(size, stride, &memory, keys,
                                            c10::dtype_or_default(dtype));
 }
-static Tensor copy_from(const Tensor& from, const Tensor& to, bool) {
+static Tensor copy_from(const Tensor& from, const Tensor& to, bool without_waiting) {
+  waits += !falls_back && !without_waiting && from.device() != to.device();
   on_host(to).copy_(on_host(from));
   return to;
 }
@@ -160,7 +179,10 @@ static Tensor copy_from_and_resize(const Tensor& from, const Tensor& to) {
   if (to.sizes() != from.sizes()) at::native::resize_(to, from.sizes(), std::nullopt);
   return copy_from(from, to, false);
 }
-static at::Scalar item(const Tensor& tensor) { return on_host(tensor).item(); }
+static at::Scalar item(const Tensor& tensor) {
+  ++waits;
+  return on_host(tensor).item();
+}
 static const Tensor& resize(const Tensor& self, SymIntArrayRef size,
                             std::optional<at::MemoryFormat> format) {
   return at::native::resize_(self, C10_AS_INTARRAYREF_SLOW(size), format);
@@ -208,6 +230,7 @@ static void on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& name = op.schema().name();
   const auto& arguments = op.schema().arguments();
   const auto first = stack->size() - arguments.size();
+  waits += WAITING.count(name);
   std::vector<std::pair<at::Generator, at::Generator>> lent;  // the device's, and the CPU's for it
   for (size_t i = 0; i < arguments.size(); ++i) {
     auto& value = (*stack)[first + i];
@@ -223,9 +246,19 @@ static void on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
       lent.emplace_back(own, at::make_generator<at::CPUGeneratorImpl>(0));
       lent.back().second.set_state(own.get_state());
       value = lent.back().second;
-    }  // lists of optional tensors are indices, which may be on the CPU
+    } else if (value.isList()) {  // of optional tensors: indices, which may be on the CPU
+      auto indices = value.toListRef();
+      waits += std::any_of(indices.begin(), indices.end(), is_mask);
+    }
   }
-  at::native::cpu_fallback(op, stack);
+  struct Falling {
+    Falling() { falls_back = true; }
+    ~Falling() { falls_back = false; }
+  };
+  {
+    Falling back;
+    at::native::cpu_fallback(op, stack);
+  }
   for (auto& [own, cpu] : lent) own.set_state(cpu.get_state());
 }
 
@@ -247,7 +280,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_reshape_alias", &reshape_alias);
 }
 
-// Under autocast products are in 16 bits, as on a GPU; all else is left as it is.
+// Under autocast products are in 16 bits, and layer norms and powers in 32, as on a GPU; all else,
+// such as its other functions in 32 bits, is left as it is.
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, library) {
   library.fallback(torch::CppFunction::makeFallthrough());
 }
@@ -255,4 +289,6 @@ TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
   KERNEL_PRIVATEUSEONE(linear, lower_precision_fp)
   KERNEL_PRIVATEUSEONE(matmul, lower_precision_fp)
   KERNEL_PRIVATEUSEONE(scaled_dot_product_attention, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(layer_norm, fp32)
+  KERNEL_PRIVATEUSEONE(pow, Tensor_Scalar, fp32)
 }
