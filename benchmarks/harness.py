@@ -72,15 +72,19 @@ def task_manager(folder: Path):
 
 def evaluate(model, tokenizer, names: list[str], manager, batch_size: int) -> list[dict]:
     """lm-eval's samples of one model in memory, task by task, in the order of the questions."""
+    samples = evaluated(model, tokenizer, names, manager, batch_size)["samples"]
+    by_task = [sorted(samples[name], key=lambda s: s["doc_id"]) for name in names]
+    return [sample for of_task in by_task for sample in of_task]
+
+
+def evaluated(model, tokenizer, names: list[str], manager, batch_size: int, **options) -> dict:
+    """All that lm-eval returns of one model in memory; options: of `lm_eval.simple_evaluate`."""
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
     wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-    evaluated = lm_eval.simple_evaluate(
-        model=wrapped, tasks=names, task_manager=manager, log_samples=True, bootstrap_iters=0
-    )
-    by_task = [sorted(evaluated["samples"][name], key=lambda s: s["doc_id"]) for name in names]
-    return [sample for samples in by_task for sample in samples]
+    options |= {"task_manager": manager, "log_samples": True, "bootstrap_iters": 0}
+    return lm_eval.simple_evaluate(model=wrapped, tasks=names, **options)
 
 
 def log_probabilities(sample: dict) -> list[float]:

@@ -13,7 +13,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.models import loading
 from lib.pruning import dropped
-from replication import profiles
+from replication import profiles, unbias
 from replication.beyond import jacobian_lens
 from replication.measure import request
 
@@ -66,6 +66,29 @@ def test_choices_are_those_of_lm_eval(base, block, tmp_path, name):
     expected = [harness.log_probabilities(sample) for sample in samples]
     np.testing.assert_allclose(np.stack(ours.choices), expected, atol=5e-3)
     assert ours.examples.tolist() == [sample[metric] for sample in samples]
+
+
+def test_a_log_of_lm_eval_is_read(base, block, tmp_path):
+    """Written by its own `EvaluationTracker`, as by --log_samples, of 2 times 16 questions."""
+    from lm_eval.loggers import EvaluationTracker
+
+    names = harness.write_tasks(tmp_path, 2, 16, 0)
+    tracker = EvaluationTracker(output_path=str(tmp_path / "out"))
+    with dropped(base[0], block):
+        manager = harness.task_manager(tmp_path)
+        evaluated = harness.evaluated(*base, names, manager, 1, evaluation_tracker=tracker)
+    expected, samples = [], evaluated.pop("samples")
+    for name in names:
+        in_order = sorted(samples[name], key=lambda sample: sample["doc_id"])
+        expected += [harness.log_probabilities(sample) for sample in in_order]
+    tracker.save_results_aggregated(results=evaluated, samples=samples)
+    for name in names:
+        tracker.save_results_samples(name, samples[name])
+    files = sorted(tmp_path.glob("out/*/samples_*.jsonl"), key=lambda file: file.name)
+    score = unbias.read(files)
+    assert np.stack(score["choices"]).tolist() == expected
+    accuracy = np.mean([evaluated["results"][name]["acc,none"] for name in names])
+    assert f"as given:       {accuracy:.3f} ±" in unbias.report(score)
 
 
 def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):

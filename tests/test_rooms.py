@@ -25,7 +25,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.measure",),
     ("replication.claims",),
     ("replication.beyond",),
-    ("replication.plan", "replication.run"),
+    ("replication.plan", "replication.run", "replication.unbias"),
     ("replication.show",),
     ("replication.__main__",),
 )
@@ -34,6 +34,7 @@ LIGHT = (
     "lib.prune",
     "replication.plan",
     "replication.__main__",
+    "replication.unbias",
     "replication.show.site",
     "replication.show.explorer",
     "replication.measure.experiments",
