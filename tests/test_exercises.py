@@ -5,13 +5,20 @@ import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import nano_heal
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from lib.blocks import Block
+from lib.data import sets
 from lib.evaluation import Task
-from lib.pruning import UNPRUNED, similarity_block
+from lib.healing import heal, lora
+from lib.models import loading
+from lib.pruning import UNPRUNED, dropped, similarity_block
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
 from replication import paths, profiles
@@ -99,3 +106,38 @@ def test_nano_is_the_library(small, base, tmp_path):
     scores = sweep(model, tokenizer, [UNPRUNED, *cuts.values()], [Task("c4", examples)])
     by_size = dict(zip(scores.block_size, scores.value, strict=True))
     assert names["losses"] == pytest.approx(by_size, rel=1e-5)
+
+
+def test_healing_by_hand_is_the_library_step_by_step(small, tmp_path, monkeypatch):
+    """Losses and adapters, of a cut model, from the same start; each document is read alone."""
+    texts = [f"{'a text of its own ' * n}and number {n}" for n in range(1, 9)]
+    monkeypatch.setattr(sets, "healing_texts", lambda source, count: texts)
+    smoke = profiles.recipe("tiny-random", profiles.get("smoke"))
+    recipe = replace(smoke, steps=3, batch=2, max_tokens=24, learning_rate=0.05, dropout=0.0)
+    (model, tokenizer), block = loading.load(small, dtype="float32"), Block(2, 2)
+    with dropped(model, block):
+        with lora.new_lora(model, recipe) as wrapped:
+            named = dict(wrapped.named_parameters())
+            starts = {name: p.clone() for name, p in named.items() if "lora_A" in name}
+        healed = heal(model, tokenizer, recipe, tmp_path / "healing")
+        adapter = load_file(healed.adapter / "adapter_model.safetensors")
+
+        adapters = nano_heal.add_lora(model, recipe.rank)
+        with torch.no_grad():
+            for own, start in zip(adapters, starts.values(), strict=True):
+                own.a.copy_(start)
+        rows = nano_heal.packed(texts, tokenizer, recipe.max_tokens, recipe.seed)
+        lengths = {sum(map(len, row)) for row in rows}
+        assert lengths == {recipe.max_tokens} and max(map(len, rows)) > 1
+        losses = nano_heal.heal(
+            model, rows, recipe.steps, recipe.batch, recipe.learning_rate, recipe.warmup_steps
+        )
+    assert losses == pytest.approx(healed.losses, abs=1e-4)
+    assert max(losses) - min(losses) > 0.01
+    for own, name in zip(adapters, starts, strict=True):
+        for matrix, values in (("A", own.a), ("B", own.b)):
+            key = name.replace("lora_A.default", f"lora_{matrix}")
+            # Adam divides by the size of a gradient, so rounding shows where that is nearly 0
+            distance = (values.detach() - adapter[key]).norm()
+            assert distance <= 0.002 * adapter[key].norm()
+            assert adapter[key].abs().max() > 0.01
