@@ -38,7 +38,8 @@ class Block:
     def across(self, state):
         """Return what layer `stop` reads for x^(start), (B, T, D).
 
-        A plain cut hands the state on; `healing.linear.Mapped` puts a linear map there.
+        A plain cut hands the state on; `healing.linear.Mapped` puts a linear map there. It is a
+        method so that a sweep runs both without knowing which it has.
         """
         return state
 

@@ -126,6 +126,8 @@ def _heal_within_memory(
         except RuntimeError as error:
             if not is_out_of_memory(str(error)):
                 raise
+            # the next try begins outside of this `except`: until it is left, the error holds the
+            # frames that failed, and with them their tensors
             log.warning("Memory ended with %d sequences at a time.", micro)
         clear_device_cache(garbage_collection=True)  # of the adapter and its gradients
     losses = list(filter(math.isfinite, losses))

@@ -74,10 +74,18 @@ def _shape(group: list[tuple[int, Row]]) -> tuple[int, int, int]:
 
 
 def _shared(groups: list[list[tuple[int, Row]]], length: int, batch_tokens: int) -> SharedPrefix:
+    """The prefixes of groups of one shape, `length` tokens each, and the batches of their rows.
+
+    Several groups are one batch: a cache has one copy of each prefix, and is repeated for the rows
+    in their order, so every group must have as many. One group may be split at will, since all of
+    its rows continue the same prefix.
+    """
     prefix = [group[0][1].tokens[:length] for group in groups]
     rows = [pair for group in groups for pair in group]
     size = len(rows)
-    if len(groups) == 1:  # may be many rows: shortest first, split into several batches
+    if len(groups) == 1:
+        # all questions of a subject, say: more than memory holds at once. The shortest first, so
+        # that rows beside each other are padded by little
         rows.sort(key=lambda pair: len(pair[1].tokens))
         longest = len(rows[-1][1].tokens) - length
         size = max(1, batch_tokens // max(longest, 1))
@@ -94,7 +102,9 @@ def _batch(pairs: list[tuple[int, Row]], length: int) -> Batch:
     widths = [targets.shape[1] for targets in scored]
     position, target_ids = [], []
     for tokens, targets, width in zip(own, scored, widths, strict=True):
+        # the last tokens are scored: what the model says after each is compared with its targets
         position.append(np.arange(len(tokens) - len(targets), len(tokens)))
+        # gather needs as many targets at each position; `widths` says which to throw away again
         filled_up = np.repeat(targets[:, :1], max(widths) - width, axis=1)
         target_ids.append(np.hstack([targets, filled_up]))
     return Batch(

@@ -152,6 +152,8 @@ def growth_only(turns: np.ndarray) -> np.ndarray:
     turns: how far each layer alone turns the state, d(x^(l), x^(l+1)), (L,). In many dimensions
     random directions are orthogonal, so the cosines of the turns multiply.
     """
+    # why this null: rows of figure 4 are rescaled, so that even such a stream, in which no layer
+    # belongs to another, has patches of colour; only what it lacks can be the model's doing
     cosines = np.cos(np.pi * np.minimum(turns, RIGHT_ANGLE))
     depths = np.concatenate([[0], np.log(cosines).cumsum()])
     return np.arccos(np.exp(-abs(depths[:, None] - depths))) / np.pi
