@@ -95,6 +95,31 @@ def test_pages_quote_the_profiles():
     assert f"`overnight`: {PROFILE.c4_tokens}; {lengths} |" in text
 
 
+OTHERS = [("a100", ["qwen3-8b"]), ("a100", ["phi-2", "mistral-7b"]), ("overnight", [NAME])]
+
+
+@pytest.mark.parametrize("name, models", [*((name, None) for name in profiles.PROFILES), *OTHERS])
+def test_figures_of_few_models_show_those_that_are_studied(name, models):
+    """Of a model that is not healed they would have no healed line."""
+    profile = profiles.get(name, models)
+    few = profile.main_model, *profile.shown_models, *profile.ablation_models, *profile.rank_models
+    assert {*few} <= {*profile.study_models}
+
+
+def test_a_night_draws_six_models_and_heals_one():
+    """The same depths and tasks as `paper`; of an accuracy the standard error is below 0.01."""
+    night = profiles.get("a100")
+    assert {*night.models} == {*PAPER.models} - {"llama-2-70b"}
+    cuts = {(task, size) for task in experiments.TASKS for size in (0, *PAPER.block_sizes(32))}
+    for name in night.models:
+        swept = experiments.unhealed(name, Distances(num_layers=32), night)
+        assert {(one.params["task"], one.block.size) for one in swept} >= cuts, name
+    healed = [name for name in night.models if experiments.healed(name, Distances(), night)]
+    assert healed == ["mistral-7b"]
+    for questions in (night.mmlu_subjects * night.mmlu_questions, night.boolq_questions):
+        assert 0.5 / questions**0.5 < 0.01
+
+
 def test_a_model_is_the_same_by_its_hub_id():
     """So its recipe, its pin and its colour are."""
     for name in PAPER.models:

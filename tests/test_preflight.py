@@ -85,7 +85,7 @@ def checked(mirror, monkeypatch, capsys) -> tuple[int, dict[str, str]]:
     """Return the status of a fetch from a mirror, and the lines of what is missing."""
     monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(mirror))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", mirror.parent / "cache")
-    profile = profiles.get("a100", limit=2, steps=2)
+    profile = profiles.get("a100", ["mistral-7b"], limit=2, steps=2)
     status = preflight.fetch(profile, ["02", "03"])
     return status, lines(capsys.readouterr().out)
 

@@ -96,10 +96,10 @@ def letter_biases(name: str, distances, profile: Profile) -> list[Request]:
 def second_model(name: str, distances, profile: Profile) -> list[Request]:
     """Return ARC-Easy by letter and by content, all questions, at the sizes of MOST.
 
-    After as many examples as MMLU has, of each model that is not studied otherwise; whether its
-    answers as given have a signal or not. Columns questions and form.
+    After as many examples as MMLU has, of each of `other_models`; whether its answers as given have
+    a signal or not. Columns questions and form.
     """
-    if name in profile.study_models:
+    if name not in profile.other_models:
         return []
     sizes, requested = {strategy: range(1, most + 1) for strategy, most in MOST.items()}, []
     for form in ("letters", "content"):

@@ -52,11 +52,11 @@ def unhealed(
 ) -> list[Request]:
     """Figures 2, 3, 5, 6: the unpruned model, and blocks of each strategy at every size.
 
-    Those that are healed are among them, so that each healed score has one to be compared with. A
-    model that is not studied otherwise is asked only MMLU and ARC-Easy.
+    Those that are healed are among them, so that each healed score has one to be compared with.
+    `other_models` are asked fewer tasks.
     """
     if tasks is None:
-        tasks = TASKS if name in profile.study_models else QA[::2]
+        tasks = profile.other_tasks if name in profile.other_models else TASKS
     requests, layers = unpruned(name, profile, tasks), distances.num_layers
     sizes = sorted({*profile.block_sizes(layers), *profile.curve_sizes(layers, name)})
     sizes = [size for size in sizes if size < layers]

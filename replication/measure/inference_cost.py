@@ -23,7 +23,9 @@ GB = 1e9
 
 
 def cost(name: str, distances, profile: Profile) -> list[Request]:
-    """Return requests for memory and speed of a model as it is and in NF4."""
+    """Return requests for memory and speed of a model as it is and in NF4, of those to study."""
+    if name not in profile.study_models:
+        return []
     requests = []
     for quantization in FORMATS:
         params = {

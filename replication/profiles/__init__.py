@@ -96,6 +96,7 @@ class Profile:
     map_sequences: int  # calibration texts of a linear map
     needs_signal: bool  # whether cuts are asked only what the whole model can answer
     study_names: Names  # models to heal, and of notebooks 10 to 14; empty: every one
+    other_tasks: Names  # of models that are not studied; empty: those of the paper's figures
 
     arc_easy_shots: int = 0  # examples before a question
     mmlu_shots: int = 5
@@ -159,11 +160,20 @@ class Profile:
     @property
     def study_models(self) -> Names:
         """The models that are healed, and those of notebooks 10 to 14."""
-        return self._among(self.study_names, None)
+        return tuple(n for n in self.study_names if n in self.models) or self.models
 
-    def _among(self, names: Names, otherwise: int | None = 1) -> Names:
-        """Those of `names` that the run has, or else its first models."""
-        return tuple(n for n in names if n in self.models) or self.models[:otherwise]
+    @property
+    def other_models(self) -> Names:
+        """Models beside those to study: they are asked `other_tasks`, and more in notebook 10.
+
+        Without `other_tasks` there are none: the others draw all unhealed figures, and no more.
+        """
+        others = (name for name in self.models if name not in self.study_models)
+        return tuple(others) if self.other_tasks else ()
+
+    def _among(self, names: Names) -> Names:
+        """Those of `names` that the run studies, or else the first that it does."""
+        return tuple(n for n in names if n in self.study_models) or self.study_models[:1]
 
     def block_sizes(self, num_layers: int) -> list[int]:
         """Numbers of layers to drop from a model of `num_layers`: 1, 2, 3, …, then every second.
