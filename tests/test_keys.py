@@ -109,7 +109,8 @@ FITTED = MAPPED | {"translator"}
 OF_PROFILE = {  # fields, by the results that they change
     "name folder models deepest_fraction dense_fraction more_fractions ablation_fractions "
     "simple_fractions prompt_fractions ablation_ranks "
-    "notebooks needs_signal line_fractions healed_names dose_fractions dose_steps study_names other_tasks missing": set(),
+    "notebooks needs_signal line_fractions healed_names dose_fractions dose_steps study_names "
+    "other_tasks missing": set(),
     "dtype": EVERY,
     "quantization": EVERY - {"cost"},  # which has both formats
     "source": EVERY - {"cost", "arc_easy_test"},  # which wheels alone have
