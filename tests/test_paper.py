@@ -60,9 +60,7 @@ def test_every_notebook_of_one_model_in_nf4(tmp_path, monkeypatch):
     """Of `a100`: texts, questions and weights are the mirror's; every point of curves is there."""
     monkeypatch.setitem(originals.SHARED, "num_hidden_layers", 4)  # healed at two depths
     lay_out(tmp_path, 80, [registry.MODELS["mistral-7b"].source])
-    figures = run(
-        tmp_path, *"--profile a100 --models mistral-7b --limit 4 --steps 2".split()
-    )
+    figures = run(tmp_path, *"--profile a100 --models mistral-7b --limit 4 --steps 2".split())
     assert all(len(table) > 1 for table in figures.values())
     for name in ("figure_2", "figure_3", "figure_6"):
         check_curves(figures[name], ["mistral-7b"])
