@@ -211,7 +211,7 @@ def computes_on_the_device():
             patch.setattr(nf4, "UNPACKED", 0)
             patch.setenv("ACCELERATE_TORCH_DEVICE", DEVICE)
         if DEVICE == "sim":
-            patch.setattr(memory, "gpu_memory", lambda device: 80e9)
+            patch.setattr(memory, "gpu_memory", lambda device: simulated_device.MEMORY)
         yield
 
 

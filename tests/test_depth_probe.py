@@ -31,17 +31,28 @@ def test_states_and_letters_are_those_of_each_exit_of_the_cut_model():
     """HF's own forward, whose last hidden state is after the norm, without the deeper layers."""
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     task, block = of_two_questions("arc_easy_letters"), Block(2, 3)
-    arrays = depth_probe.read(model, tokenizer, task, block, 2048)
-    assert arrays["depths"].tolist() == [5, 6, 7, 8]
-    for place, depth in enumerate((5, 6, 7, 8)):
+    arrays = dict(depth_probe.read(model, tokenizer, task, block, 2048))
+    assert list(arrays) == [5, 6, 7, 8]
+    for depth in (5, 6, 7, 8):
         with dropped(model, block), dropped(model, Block(depth - 3, 8 - depth)):
             (letters,) = sweep(model, tokenizer, [UNPRUNED], [task]).choices
             for i, example in enumerate(task.examples):
                 ids = torch.tensor([tokenizer(example["prompt"]).input_ids])
                 last = model.get_decoder()(input_ids=ids).last_hidden_state[0, -1]
-                state = arrays["states"][place, i]
+                state = arrays[depth]["states"][i]
                 np.testing.assert_allclose(state, last.detach(), atol=5e-3)
-        np.testing.assert_allclose(arrays["letters"][place], np.stack(letters), atol=1e-4)
+        np.testing.assert_allclose(arrays[depth]["letters"], np.stack(letters), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", profiles.PROFILES)
+def test_no_profile_probes_more_than_2000_questions(name):
+    """The record's are all that its scores are of: a probe of n questions takes about n^3."""
+    profile = profiles.get(name)
+    for request_ in depth_probe.depths(profile.main_model, Distances(), profile):
+        asked = request_.params["questions"] * request_.params.get("subjects", 1)
+        assert asked <= 2000
+        recorded = name == "overnight" and request_.params["task"] == "mmlu"
+        assert not recorded or asked == 285
 
 
 def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

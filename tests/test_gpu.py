@@ -1,9 +1,12 @@
 """`make gpu` where it ends early, what it keeps, and tests that leave a GPU alone."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.bench import Bench, Measured
+from lib.models import machine
 from replication import plan, profiles
 
 
@@ -36,6 +39,10 @@ NAMES = {
     "NVIDIA GeForce RTX 4090": "4090",
     "NVIDIA GeForce RTX 3090": "3090",
     "NVIDIA A10": "a10",
+    "NVIDIA A10G": "a10g",
+    "NVIDIA RTX A6000": "a6000",
+    "NVIDIA GeForce RTX 5090": "5090",
+    "NVIDIA B200": "b200",
     "NVIDIA L4": "l4",
     "Tesla T4": "t4",
     "NVIDIA H200": "h200",
@@ -44,6 +51,41 @@ NAMES = {
 
 def test_nvidia_smis_name_of_a_card_leads_to_its_row():
     assert {name: plan.get_card(name).name for name in NAMES} == NAMES
-    for other in ("NVIDIA GH200 480GB", "NVIDIA A10G", "NVIDIA GeForce RTX 4090 Laptop GPU"):
+    parts = [f"{name} MIG 3g.40gb" for name in NAMES]
+    for other in (
+        "NVIDIA GH200 480GB",
+        "NVIDIA GB200",
+        *parts,
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+    ):
         with pytest.raises(ValueError, match="Unknown card"):
             plan.get_card(other)
+
+
+LISTED = """\
+GPU 0: NVIDIA A100 80GB PCIe (UUID: GPU-5c89852c)
+GPU 1: NVIDIA A100-SXM4-80GB (UUID: GPU-1a2b3c4d)
+  MIG 3g.40gb     Device  0: (UUID: MIG-c7384736-a75d)
+  MIG 1g.10gb     Device  1: (UUID: MIG-a28ad590-3fda)
+GPU 2: Tesla T4 (UUID: GPU-9d8e7f6a)
+"""
+FIRST = {
+    "0": "NVIDIA A100 80GB PCIe",
+    "1": "NVIDIA A100-SXM4-80GB MIG 3g.40gb",
+    "2,0": "Tesla T4",
+    "3": None,
+    "GPU-9d8e7f6a": "Tesla T4",
+    "MIG-a28ad590": "NVIDIA A100-SXM4-80GB MIG 1g.10gb",
+    "MIG-c7384736-a75d,MIG-a28ad590-3fda": "NVIDIA A100-SXM4-80GB MIG 3g.40gb",
+    "": None,
+}
+
+
+def test_the_card_at_hand_is_the_first_that_may_be_used_or_a_part_of_it(monkeypatch):
+    monkeypatch.setattr(machine.shutil, "which", lambda name: name)
+    said = SimpleNamespace(stdout=LISTED)
+    monkeypatch.setattr(machine.subprocess, "run", lambda *_, **__: said)
+    monkeypatch.setattr(machine, "listed_gpus", machine.listed_gpus.__wrapped__)
+    for visible, name in FIRST.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert machine.gpu_at_hand() == name, visible

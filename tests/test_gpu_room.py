@@ -5,6 +5,7 @@ back; where a kernel exists on a GPU only, another one of the same reads and wri
 """
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,6 +72,20 @@ def test_a_row_holds_what_is_budgeted(name, share):
     budget = memory.activation_budget(costs, needed / memory.USABLE, 0, num_layers)
     assert (0 < budget.num_recomputed(sum(LENGTHS)) < num_layers) == (share < 1)
     assert 0.9 * needed < peak(name, budget) < 1.06 * needed
+
+
+def test_memory_that_others_hold_is_not_free(monkeypatch):
+    """Of a card of 80 GB; what this process has reserved and does not use is its own."""
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(memory, "gpu_memory", lambda device: 80e9)
+    own = {"memory_allocated": 10e9, "memory_reserved": 12e9}
+    for free, usable in ((67e9, 80e9 - 10e9 - memory.RUNTIME_BYTES), (20e9, 20e9 + 2e9)):
+        answers = own | {"mem_get_info": (free, 80e9)}
+        module = SimpleNamespace(
+            **{name: lambda device, answer=answer: answer for name, answer in answers.items()}
+        )
+        monkeypatch.setattr(torch, "get_device_module", lambda device, module=module: module)
+        assert memory.free_memory(device) == usable
 
 
 def test_a_fused_norm_is_the_norm():

@@ -59,6 +59,7 @@ def load(folder, device=PACKED, **options):
     for module in packed:
         module.support_avx512bf16_for_cpu = False
     assert bool(packed) == (device is PACKED)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
     return model, tokenizer
 
 
@@ -71,9 +72,13 @@ def test_sweep_and_distances_of_packed_weights(folder):
     tasks = [real_task(name) for name in ("c4", "mmlu", "arc_easy")]
     packed = sweep(model, tokenizer, BLOCKS, tasks)
     unpacked = sweep(plain, tokenizer, BLOCKS, tasks)
-    assert packed.value.to_numpy() == pytest.approx(unpacked.value.to_numpy(), abs=0.01)
-    for mine, theirs in zip(packed.examples, unpacked.examples, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=0.02)
+    # not answers: one of 8 questions hangs on 0.02 nats, which a card may round off
+    for mine, theirs in zip(packed.to_dict("records"), unpacked.to_dict("records"), strict=True):
+        if mine["choices"] is None:
+            np.testing.assert_allclose(mine["examples"], theirs["examples"], atol=0.02)
+        else:
+            for pair in zip(mine["choices"], theirs["choices"], strict=True):
+                np.testing.assert_allclose(*pair, atol=0.05)
     texts = sets.c4("validation", "wheels", 12)
     matrices = []
     for each in (model, plain):

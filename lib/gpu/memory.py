@@ -61,9 +61,14 @@ def gpu_memory(device) -> int:
 
 
 def free_memory(device: torch.device) -> float:
-    """Return the bytes of a GPU that this process may still take."""
-    held = torch.get_device_module(device).memory_allocated(device)
-    return gpu_memory(device) - RUNTIME_BYTES - held
+    """Return the bytes of a GPU that this process may still take: nothing that another holds.
+
+    What it has reserved and not allocated is its own, and is not among the card's free bytes.
+    """
+    module = torch.get_device_module(device)
+    held, reserved = module.memory_allocated(device), module.memory_reserved(device)
+    free, _ = module.mem_get_info(device)
+    return min(gpu_memory(device) - RUNTIME_BYTES - held, free + reserved - held)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def load(
     dtype: of the weights; by default that of `default_dtype`.
     device: "cpu", "cuda", …; by default the GPU if there is one.
     block: layers that are left out and never read; the model is that of `pruning.dropped`.
+    Its weights require no gradients: a pass keeps nothing that only they would need.
     Raises ModelError with one sentence for whatever cannot be had. A model in float16 raises one
     when its states are too large for that format.
     """
@@ -60,7 +61,7 @@ def load(
         norms.fuse_norms(model)
     if dtype == torch.float16:
         model.get_decoder().register_forward_hook(_check_finite)
-    return model.eval(), tokenizer
+    return model.eval().requires_grad_(False), tokenizer
 
 
 _loaded = {}

@@ -24,6 +24,7 @@ OUT_OF_MEMORY = (
     "cublas_status_not_initialized",
 )
 FLASH = (8, 0)  # the compute capability from which a GPU has flash attention
+LISTED = r"^(?:GPU \d+: (.+)|  MIG (\S+) .*) \(UUID: (.+)\)"  # a line of nvidia-smi -L
 HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES; Slurm sets the last one
 
 
@@ -45,12 +46,18 @@ def first_gpu() -> str:
 
 
 def gpu_at_hand() -> str | None:
-    """Return what nvidia-smi calls the first GPU that this process may use; None without one."""
+    """Return what nvidia-smi calls the first GPU that this process may use; None without one.
+
+    A part of a GPU (MIG) has both names, as PyTorch calls it: "NVIDIA A100-SXM4-80GB MIG 3g.40gb".
+    """
     first, listed = first_gpu(), listed_gpus()
-    if not listed or first in HIDDEN:
+    if first in HIDDEN:
         return None
-    number = int(first) if first.isdecimal() else 0
-    return listed[number] if number < len(listed) else None
+    if first.isdecimal():
+        parts = listed[int(first) :][:1]
+        names = [[*names.values()] for names in parts]
+        return names[0][:2][-1] if names else None  # CUDA computes on the first part, if any
+    return next((gpu[uuid] for gpu in listed for uuid in gpu if uuid.startswith(first)), None)
 
 
 def check_gpu() -> None:
@@ -83,12 +90,18 @@ def is_out_of_memory(message: str) -> bool:
 
 
 @cache
-def listed_gpus() -> list[str]:
-    """Return the names of the GPUs that nvidia-smi lists."""
+def listed_gpus() -> list[dict[str, str]]:
+    """Return the GPUs that nvidia-smi lists, each as names by UUID: its own, then its parts'."""
     if not shutil.which("nvidia-smi"):
         return []
     answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return re.findall(r"^GPU \d+: (.+) \(UUID", answer.stdout, re.MULTILINE)
+    gpus = []
+    for whole, part, uuid in re.findall(LISTED, answer.stdout, re.MULTILINE):
+        if whole:
+            name, gpu = whole, {}
+            gpus.append(gpu)
+        gpu[uuid] = f"{name} MIG {part}" if part else name
+    return gpus
 
 
 def fastest() -> str:

@@ -14,8 +14,7 @@ Depths are those of the whole model: after a block of n layers from layer s on, 
 into layer s + n stands at depth s + n, and is that of depth s.
 """
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +55,7 @@ CROSSED = ("arc_easy_letters", "mmlu")  # each read out by the other's answers
 CUTS = {"similarity": (3, 5, 6), "simple": (3,)}  # layers dropped
 STRENGTHS = 10.0 ** np.arange(-4, 2)  # of the ridge, times the mean eigenvalue
 SHUFFLES = 100  # of the answers
+PROBED = 2000  # questions of MMLU, at most: all 14,042 would take days of a CPU beside an idle GPU
 AS_LETTERS, PROBE, WHOLE_PROBE = "letters", "in the state", "the whole model's probe"
 READ_OUT = "read out, from other questions"
 LOOKS = {  # of each reading that is drawn; the table has all
@@ -70,10 +70,12 @@ NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
 
 
 def depths(name: str, distances, profile: Profile) -> list[Request]:
-    """Return each task whole and after CUTS, of the main model."""
+    """Return each task whole and after CUTS, of the main model, on PROBED questions at most."""
     if name != profile.main_model:
         return []
-    requested = at_sizes(name, distances, profile, list(TASKS), CUTS)
+    of_a_subject = min(profile.mmlu_questions, PROBED // profile.mmlu_subjects)
+    fewer = replace(profile, mmlu_questions=of_a_subject)
+    requested = at_sizes(name, distances, fewer, list(TASKS), CUTS)
     versioned = {"depths_version": VERSION}
     return [Request("depths", one.params | versioned, one.labels) for one in requested]
 
@@ -149,26 +151,31 @@ def with_four_options(task: Task) -> Task:
 
 
 def _read(params: dict, task: Task) -> tuple[dict, dict]:
-    """Return what `read` gives, from the file beside the result if it is there, else kept there.
+    """Return what `read` gives by depth, from the folder beside the result if it is there, else
+    kept there. A depth's states are in a file of their own, and in memory only when looked at.
 
     With that the probes can be fitted again without the model.
     """
-    file = cache.location("depths", params).with_suffix(".npz")
-    if not file.exists():
+    folder = cache.location("depths", params).with_suffix(".states")
+    if not folder.exists():
         model, tokenizer = fetching.loaded(params)
         block = Block(*(params[key] for key in BLOCK))
-        arrays = read(model, tokenizer, task, block, params["batch_tokens"])
-        content = io.BytesIO()
-        np.savez(content, **arrays)
-        storage.atomic_write(file, content.getvalue())
-    with np.load(file) as kept:
-        depths = kept["depths"].tolist()
-        states = dict(zip(depths, kept["states"], strict=True))
-        return states, dict(zip(depths, kept["letters"], strict=True))
+        with storage.atomic_folder(folder) as part:
+            part.mkdir(parents=True)
+            for depth, arrays in read(model, tokenizer, task, block, params["batch_tokens"]):
+                for name, array in arrays.items():
+                    np.save(part / f"{name}-{depth:03}.npy", array)
+    states, letters = {}, {}
+    for name, of_name in (("states", states), ("letters", letters)):
+        for file in sorted(folder.glob(f"{name}-*.npy")):
+            of_name[int(file.stem.rpartition("-")[2])] = np.load(file, mmap_mode="r")
+    return states, letters
 
 
-def read(model, tokenizer, task: Task, block: Block, batch_tokens: int) -> dict[str, np.ndarray]:
-    """Return depths (K,), states (K, n, D; fp16, after the final norm) and letters (K, n, letters).
+def read(
+    model, tokenizer, task: Task, block: Block, batch_tokens: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yield each depth with its states (n, D; fp16, after the final norm) and letters (n, letters).
 
     At the last token of each question; of a cut model from the cut on. letters: log-likelihoods.
     """
@@ -176,10 +183,9 @@ def read(model, tokenizer, task: Task, block: Block, batch_tokens: int) -> dict[
     from lib.pruning import dropped
     from lib.sweep import scored, target_logprobs
 
-    def letters_and_state(model, states, batch) -> list[np.ndarray]:
-        last = states[batch.row, batch.position].float().cpu().numpy()
-        pairs = zip(scored(model, states, batch), last, strict=True)
-        return [np.concatenate(pair) for pair in pairs]
+    def letters_and_state(model, states, batch) -> list[tuple[np.ndarray, np.ndarray]]:
+        last = states[batch.row, batch.position].float().cpu().numpy().astype(np.float16)
+        return list(zip(scored(model, states, batch), last, strict=True))
 
     rows = [row for of_example in task.rows(tokenizer) for row in of_example]
     with dropped(model, block):
@@ -189,13 +195,9 @@ def read(model, tokenizer, task: Task, block: Block, batch_tokens: int) -> dict[
         exits[layers] = UNPRUNED
         blocks = list(exits.values())
         outputs = target_logprobs(model, blocks, rows, batch_tokens, task.name, letters_and_state)
-    both = np.stack([np.stack(outputs[block]) for block in blocks])
-    depths = np.array(list(exits)) + block.size
-    return {
-        "depths": depths,
-        "states": both[:, :, LETTERS:].astype(np.float16),
-        "letters": both[:, :, :LETTERS],
-    }
+    for depth, exit_block in exits.items():
+        letters, states = zip(*outputs.pop(exit_block), strict=True)
+        yield depth + block.size, {"states": np.stack(states), "letters": np.stack(letters)}
 
 
 # ---- the probe ------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import torch._dynamo
 HERE = Path(__file__).resolve().parent
 BUILT = HERE / "build"  # git ignores it
 NAME = "sim"
+MEMORY = 80_000_000_000  # bytes that it says to have
 COMPILER = "g++"
 aten = torch.library.Library("aten", "IMPL")
 
@@ -68,6 +69,8 @@ def register() -> None:
     for name, answer in answers.items():
         setattr(module, name, lambda *args, answer=answer: answer)
     module.memory_allocated = lambda device=None: lib.sim_held()
+    module.memory_reserved = module.memory_allocated
+    module.mem_get_info = lambda device=None: (MEMORY - lib.sim_held(), MEMORY)
     module.max_memory_allocated = lambda device=None: lib.sim_peak()
     module.waits = lib.sim_waits  # how often this process has waited for the device
     module.reset_peak_memory_stats = lambda device=None: lib.sim_reset_peak()
