@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lib import evaluation
 from lib.blocks import Block
 from lib.data import sets
 from lib.evaluation import Task
@@ -27,12 +26,14 @@ from lib.models.decoder import decoder_layers, layers_attribute, residual_stream
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches, last_token_states
 from lib.sweep import sweep
-from replication.beyond import letters
+from replication.beyond import QUESTIONS
 from replication.figures import style
 from replication.figures.style import STYLE
+from replication.measure.question import register
 from replication.profiles import Profile
 
-evaluation.register(letters.OWN_TASKS)  # for ARC-Easy by letter
+register(QUESTIONS)  # ARC-Easy by letter is theirs
+
 
 TEXTS = 24
 RIGHT = "right"

@@ -37,8 +37,11 @@ from lib.evaluation import Task
 from lib.gpu import memory, nf4
 from lib.models import files, loading, registry
 from replication import paths, profiles
+from replication.beyond import QUESTIONS
 from replication.measure import cache, request, scores
-from replication.run import notebooks  # noqa: F401 (whose questions add their tasks)
+from replication.measure.question import register
+
+register(QUESTIONS)  # tests ask their tasks, too
 
 DEVICE = os.environ.get("DEEPER_LAYERS_DEVICE", "cpu")  # or "sim", "cuda": for a list of tests
 if DEVICE == "sim":

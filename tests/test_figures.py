@@ -15,15 +15,14 @@ from lib.blocks import BlockDistances
 from replication import figures, measure, paths, profiles, tables
 from replication.beyond import (
     depth_probe,
-    dose,
     last_layers,
     letters,
     option_ends,
-    panels,
     repair,
     transplant,
 )
-from replication.figures import curves, style
+from replication.figures import curves, panels, style
+from replication.measure import dose
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +114,7 @@ OF_TABLES = {  # figures that draw scores, and the tables of each
     **{"repair": ("linear_maps",), "dose": ("doses",)},
     **{"options": ("option_ends",), "transplants": ("transplants",)},
 }
-MODULES = (figures, letters, last_layers, repair, dose, option_ends, transplant)
+MODULES = (figures, letters, last_layers, repair, option_ends, transplant)
 
 
 def drawn_beside_record(name: str, own) -> Figure:
@@ -331,7 +330,7 @@ def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, mo
 
     forms = table(letters.forms)
     drawn = [
-        dose.figure_dose(table(dose.doses)),
+        figures.figure_dose(table(dose.doses)),
         letters.figure_letters(forms),
         letters.figure_cuts(table(letters.exits), forms),
         depth_probe.figure_depth(table(depth_probe.depths)),

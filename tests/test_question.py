@@ -1,4 +1,4 @@
-"""The question that replication/README adds, as its reader would: one file and one row."""
+"""The question that replication/README adds, as its reader would: one file and one line."""
 
 import sys
 from types import ModuleType
@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from replication import figures, measure, paths, profiles
+from replication.beyond import QUESTIONS
+from replication.measure import question
 from replication.run import jobs, notebooks
 
 SMOKE = profiles.get("smoke")
 BLOCKS = (paths.ROOT / "replication" / "README.md").read_text("utf-8").split("```python\n")[1:]
-FILE, ROW = (block.split("```")[0] for block in BLOCKS[:2])
+FILE, LINE = (block.split("```")[0] for block in BLOCKS[:2])
 
 
 @pytest.fixture
@@ -32,8 +34,16 @@ def test_a_question_is_measured_and_drawn_and_part_of_a_run(position, output, mo
     whole = scores[scores.place == "none"].value.item()
     pruned = scores[scores.place != "none"].value
     np.testing.assert_allclose(drawn.value, pruned - whole, atol=1e-6)
-    added = eval(f"{{{ROW}}}", {"Notebook": notebooks.Notebook, "position": position})
+    questions = eval(f"({LINE})", {"position": position})
+    question.register(questions)
+    added = notebooks.with_questions(notebooks.NOTEBOOKS, questions)
     monkeypatch.setitem(notebooks.NOTEBOOKS, "16", added["16"])
+    assert added["16"].file == "16_position"
+    assert notebooks.drawn_by("figure_position") == ["16"]
+    assert list(notebooks.captions([*QUESTIONS, *questions]))[-2:] == [
+        "figure_position",
+        "figure_claims",
+    ]
     (distances,) = maps.values()
     of_map, job = jobs.by_job("tiny-random", SMOKE, ["16"], distances)
     assert of_map.is_map

@@ -10,8 +10,7 @@ import pytest
 
 from lib.blocks import Block
 from replication import measure, paths, profiles, tables
-from replication.beyond import dose
-from replication.measure import cache, experiments, inference_cost, request
+from replication.measure import cache, dose, experiments, inference_cost, request
 from replication.run.notebooks import NOTEBOOKS
 from scripts import record
 

@@ -1,14 +1,18 @@
 """The rooms of lib and replication, and which of them may import which: down only."""
 
 import ast
-import importlib
 import re
 import subprocess
 import sys
 
+import pytest
+
 from lib import evaluation
-from replication import paths
+from replication import measure, paths
+from replication.beyond import QUESTIONS
 from replication.figures import curves
+from replication.measure import cache, fetching
+from replication.measure.question import Question, register
 
 PACKAGES = ("lib", "replication")
 FLOORS = (  # from the ground up; a module imports those of its own floor or of one below
@@ -70,6 +74,50 @@ def test_imports_go_down_the_floors():
                 assert floor(name) <= floor(module), f"{module} imports {name}"
 
 
+def test_the_paper_needs_no_question_of_our_own():
+    """Neither its rooms nor its notebooks, 00 to 09 and 15, import a file of `beyond`."""
+    folders = ("profiles", "analysis", "figures", "measure", "claims")
+    files = [f for name in folders for f in (paths.ROOT / "replication" / name).rglob("*.py")]
+    notebooks = [paths.NOTEBOOKS.glob("0*.ipynb"), paths.NOTEBOOKS.glob("15*.ipynb")]
+    files += [file for each in notebooks for file in each]
+    assert len(files) > 40
+    for file in files:
+        assert "replication.beyond" not in file.read_text(encoding="utf-8"), file
+
+
+def test_what_is_known_does_not_depend_on_what_was_imported():
+    """The first file of `beyond` that is imported, whichever, has all questions registered."""
+    code = """import importlib, sys
+importlib.import_module(sys.argv[1])
+from replication import measure
+from replication.measure import cache, fetching
+from lib import evaluation
+for names in (evaluation.KINDS, fetching.MEASURE, measure.TABLES, cache.RESULTS_OF):
+    print(*sorted(names))"""
+    known = evaluation.KINDS, fetching.MEASURE, measure.TABLES, cache.RESULTS_OF
+    expected = [" ".join(sorted(names)) for names in known]
+    for module in ("replication.beyond.states", "replication.run.notebooks"):
+        command = [sys.executable, "-c", code, module]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT)
+        assert done.stdout.splitlines() == expected, done.stderr
+
+
+def test_a_name_that_stands_for_something_else_is_refused():
+    with pytest.raises(ValueError, match="There is a 'scores' already"):
+        register([Question("16_mine", kinds={"scores": print})])
+    assert fetching.MEASURE["scores"] is not print
+
+
+def test_no_file_registers_by_being_imported():
+    """None assigns to a table of another room, nor is one imported for its effect."""
+    rooms = ("replication", "lib", "tests", "scripts", "exercises", "benchmarks")
+    for file in (f for room in rooms for f in (paths.ROOT / room).rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        in_room = "replication/measure" in file.as_posix()
+        assert in_room or not re.search(r"^\w+\.[A-Z_]+(\[.*\])? \|?= ", text, re.M), file
+        assert file.name == "test_rooms.py" or "noqa: F401" not in text, file
+
+
 def test_what_shows_a_run_measures_nothing():
     for folder in ("analysis", "figures", "claims", "show"):
         for file in (paths.ROOT / "replication" / folder).rglob("*.py"):
@@ -99,9 +147,7 @@ for module in sys.argv[1:]:
 
 def test_lib_knows_nothing_of_one_question():
     """Of no task that only one of our own questions asks."""
-    own = set()
-    for file in (paths.ROOT / "replication/beyond").glob("[!_]*.py"):
-        question = importlib.import_module(f"replication.beyond.{file.stem}")
-        own |= {*getattr(question, "OWN_TASKS", ())}
+    own = {task for question in QUESTIONS for task in question.tasks}
+    assert own
     for file in (paths.ROOT / "lib").rglob("*.py"):
         assert not own & set(re.findall(r"\w+", file.read_text(encoding="utf-8"))), file

@@ -1,6 +1,38 @@
 """Our own questions, one file each: what it asks for, how it measures, its statistic, its figure.
 
-Of the paper's path, notebooks 00 and 03 show `dose`, and claim 4c is judged on the early exits of
-`letters`; no other folder but `run` imports a file of this one. A file loads torch only where it
-computes: the plan and the runner read its requests.
+Nothing of the paper's path (notebooks 00 to 09, `measure`, `figures`, `analysis`, `claims`) imports
+a file of this folder. Whoever imports one has all of them registered, so what is asked does not
+depend on which. A file loads torch only where it computes: the plan and the runner read its
+requests.
 """
+
+from replication.beyond import (
+    biases,
+    depth_probe,
+    jacobian_lens,
+    last_layers,
+    letters,
+    option_ends,
+    repair,
+    repeat,
+    translator,
+    transplant,
+    which_block,
+)
+from replication.measure.question import register
+
+QUESTIONS = (  # in the order of the gallery
+    letters.QUESTION,
+    biases.QUESTION,
+    depth_probe.QUESTION,
+    option_ends.QUESTION,
+    transplant.QUESTION,
+    translator.QUESTION,
+    jacobian_lens.QUESTION,
+    which_block.QUESTION,
+    repeat.QUESTION,
+    which_block.ONE_LAYER,
+    last_layers.QUESTION,
+    repair.QUESTION,
+)
+register(QUESTIONS)

@@ -31,6 +31,7 @@ from replication.analysis.answers import auc_influences
 from replication.analysis.curves import transitions
 from replication.beyond.letters import FORMS
 from replication.measure.experiments import at_sizes, cuts, unpruned
+from replication.measure.question import Question
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import grouped
@@ -257,3 +258,10 @@ def letter_aucs(loglikelihoods: np.ndarray, answers: np.ndarray) -> list[float]:
     relative = relative_to_question(loglikelihoods)
     letters = range(LETTERS)
     return [auc_influences(relative[:, i], answers == i).mean() for i in letters]
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "10_letters_and_content", tasks=OWN_TASKS, experiments=(letter_biases, second_model)
+)

@@ -24,11 +24,6 @@ from matplotlib.figure import Figure
 from lib import storage
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task, weighted_mean
-from replication import measure
-from replication.beyond import (
-    panels,
-    translator,  # noqa: F401 (which asks by P to S)
-)
 from replication.beyond.biases import (
     ACCURACY,
     FOLDS,
@@ -39,9 +34,11 @@ from replication.beyond.biases import (
     letter_measures,
     readouts,
 )
+from replication.figures import panels
 from replication.figures.style import colour, label, nothing_measured
 from replication.measure import cache, fetching
 from replication.measure.experiments import at_sizes
+from replication.measure.question import Question
 from replication.measure.request import BLOCK, Request, task_of
 from replication.profiles import Profile
 
@@ -95,9 +92,6 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else [*NO_ROWS, *NO_SCORE])
 
 
-measure.TABLES["depths"] = table
-
-
 def _measured(params: dict) -> list[dict]:
     """Return the rows of a task after one cut."""
     task = with_four_options(task_of(params))
@@ -120,9 +114,6 @@ def _measured(params: dict) -> list[dict]:
                     of_probe["null"] = float(np.quantile(nulls, QUANTILE))
                 rows.append(row_of(depth, reading, chosen[0], answers, weights) | of_probe)
     return rows
-
-
-fetching.MEASURE["depths"] = fetching.each(_measured)
 
 
 def answers_of(task: Task) -> tuple[np.ndarray, np.ndarray]:
@@ -324,3 +315,17 @@ def at_the_end(accuracies: pd.DataFrame) -> pd.DataFrame:
     last = accuracies[accuracies.depth == deepest]
     cut = ["model", "task", "strategy", "block_size"]
     return last.pivot_table("value", cut, "reading", sort=False)
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "10_letters_and_content",
+    experiments=(depths,),
+    kinds={"depths": fetching.each(_measured)},
+    tables={"depths": table},
+    figures={
+        "figure_depth": "the answer at each depth: in the state, as letters, as answered; whole, "
+        "and after 3 layers"
+    },
+)

@@ -28,11 +28,11 @@ import pandas as pd
 
 from lib.data import sets
 from lib.evaluation import weighted_mean
-from replication import measure
 from replication.beyond import depth_probe, states
 from replication.beyond.biases import letter_measures, without_bias
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
+from replication.measure.question import Question
 from replication.measure.request import Request, data_source, task_of
 from replication.profiles import Profile
 
@@ -67,10 +67,6 @@ def lens(name: str, distances, profile: Profile) -> list[Request]:
     return [Request("lens", whole.params | params, whole.labels)]
 
 
-# a row a form and depth; `choices`: the reading of each letter; and the columns of `over_texts`
-measure.TABLES["lens"] = depth_probe.table
-
-
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Return a row a form and depth: as answered and with biases removed, with the bounds over
     texts, and the share of the letter that is read most."""
@@ -100,9 +96,6 @@ def _measured(params: dict) -> list[dict]:
             row["commonest"] = task.answer_stats(list(readings))["commonest"]
             rows.append(row | over_texts(by_text, answers, weights))
     return rows
-
-
-fetching.MEASURE["lens"] = fetching.each(_measured)
 
 
 def calibration_texts(tokenizer, params: dict) -> list[list[int]]:
@@ -221,3 +214,14 @@ def _normed(model, states):
     hook = decoder_layers(model)[-1].register_forward_hook(replaced)
     with hook, torch.no_grad():
         return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0].float()
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "10_letters_and_content",
+    experiments=(lens,),
+    kinds={"lens": fetching.each(_measured)},
+    # a row a form and depth; `choices`: the reading of each letter; and columns of `over_texts`
+    tables={"lens": depth_probe.table},
+)

@@ -8,10 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.blocks import Block
+from replication.beyond import letters
 from replication.beyond.letters import FORMS
-from replication.beyond.panels import cut_panels
+from replication.figures.panels import cut_panels
 from replication.figures.style import label, look
 from replication.measure.experiments import unpruned
+from replication.measure.question import Question
 from replication.measure.request import Request, score
 from replication.profiles import Profile
 from replication.tables import RECORD
@@ -90,3 +92,12 @@ def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
         line=table.strategy,
     )
     return cut_panels(drawn, LOOKS, table)
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "13_one_layer",
+    experiments=(last_layers, letters.exits),
+    figures={"figure_last_layers": "cuts that keep none, one, two or three of the last layers"},
+)

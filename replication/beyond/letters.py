@@ -24,6 +24,7 @@ from replication.measure.experiments import (
     unhealed,
     unpruned,
 )
+from replication.measure.question import Question
 from replication.measure.request import Request
 from replication.profiles import Profile
 from replication.tables import RECORD
@@ -173,3 +174,16 @@ def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
     table = table.assign(panel="accuracy of\n" + table.model.str.removeprefix(RECORD).map(label))
     titles = table.task.map(FORMS_OF_CUTS)
     return grid(table, titles, "strategy", row="panel", note=left_out(scores))
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "10_letters_and_content",
+    tasks=OWN_TASKS,
+    experiments=(forms, exits),
+    figures={
+        "figure_letters": "the same questions by letter and by content",
+        "figure_cuts": "ARC-Easy by letter and by content, and MMLU, with three kinds of cut",
+    },
+)

@@ -17,13 +17,14 @@ from matplotlib.figure import Figure
 
 from lib.blocks import UNPRUNED
 from lib.evaluation import Task
-from replication import measure
-from replication.beyond import depth_probe, option_probe, panels, states
+from replication.beyond import depth_probe, option_probe, states
 from replication.beyond.biases import FOLDS, QUANTILE
 from replication.beyond.depth_probe import SHUFFLES, answers_of, with_four_options
+from replication.figures import panels
 from replication.figures.style import colour, label, nothing_measured
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
+from replication.measure.question import Question
 from replication.measure.request import Request, task_of
 from replication.profiles import Profile
 
@@ -55,9 +56,6 @@ def option_ends(name: str, distances, profile: Profile) -> list[Request]:
 
 
 # a row a cut, depth and reading: as of `depth_probe.table`, with `chosen`, `null` and `strength`
-measure.TABLES["option_ends"] = depth_probe.table
-
-
 def _measured(params: dict) -> list[dict]:
     """Return the rows of one cut."""
     task = with_four_options(task_of(params))
@@ -79,9 +77,6 @@ def _measured(params: dict) -> list[dict]:
         for reading, choices in zip([OPTIONS, *CONTROLS], readings, strict=True):
             rows.append(_of_probe(depth, reading, choices, task))
     return rows
-
-
-fetching.MEASURE["option_ends"] = states.together(fetching.each(_measured))
 
 
 def _controls(task: Task, kept: states.States) -> list[dict]:
@@ -116,7 +111,7 @@ def figure_options(scores: pd.DataFrame) -> Figure:
     depth answers. A column is a model and its questions, a row the whole model or a cut of DRAWN.
     Dropped layers are hatched; before them a cut model is the whole one.
 
-    scores: of `measure.TABLES["option_ends"]`.
+    scores: of `depth_probe.table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
@@ -134,3 +129,17 @@ def figure_options(scores: pd.DataFrame) -> Figure:
                 places[row, column] = pd.concat([before, of_cut])
     legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
     return panels.depth_panels(places, LOOKS, OPTIONS, drawn, legend)
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "10_letters_and_content",
+    experiments=(option_ends,),
+    kinds={"option_ends": states.together(fetching.each(_measured))},
+    tables={"option_ends": depth_probe.table},
+    figures={
+        "figure_options": "where the answer is: at the ends of the options, at the last token, "
+        "as a letter"
+    },
+)

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
-from replication import measure
-from replication.beyond.panels import cut_panels
 from replication.figures.curves import TASKS as UNITS
+from replication.figures.panels import cut_panels
 from replication.figures.style import label, look
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, unpruned
+from replication.measure.question import Question
 from replication.measure.request import Request, data_source, mapped, score, task_of
 from replication.profiles import STRATEGIES, Profile, recipe
 from replication.tables import RECORD, grouped
@@ -90,9 +90,6 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else scores.NO_ROWS)
 
 
-measure.TABLES["linear_maps"] = table
-
-
 def cost(request: Request) -> dict:
     """Return COSTS of a repair, NaN where they are not known."""
     unknown = dict.fromkeys(COSTS, float("nan"))
@@ -118,9 +115,6 @@ def measure_mapped(missing: Sequence[Request]) -> None:
         maps = fit(model, tokenizer, of_model)
         for requests in grouped(of_model, lambda r: r.params["task"]).values():
             _score(model, tokenizer, requests, maps)
-
-
-fetching.MEASURE["repair"] = measure_mapped
 
 
 def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, Block]]:
@@ -190,3 +184,14 @@ def figure_repair(scores: pd.DataFrame) -> Figure:
     panels = {"row": scores.task.map(ROWS), "column": columns.where(~whole), "line": scores.repair}
     shown = whole | columns.isin(columns[repaired & scores.value.notna()])
     return cut_panels(scores.assign(**panels)[shown], LOOKS, scores)
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "14_repair",
+    experiments=(linear_maps,),
+    kinds={"repair": measure_mapped},
+    tables={"linear_maps": table},
+    figures={"figure_repair": "what healing and linear maps repair of the loss and of ARC-Easy"},
+)

@@ -7,8 +7,8 @@ As for a drop, the whole model is run once, and each version only from its block
 from dataclasses import dataclass
 
 from lib.blocks import UNPRUNED, Block
-from replication import measure
-from replication.measure import cache, damage, fetching
+from replication.measure import damage, fetching
+from replication.measure.question import Question
 from replication.measure.request import Request
 from replication.profiles import Profile
 
@@ -36,10 +36,6 @@ def repeats(name: str, distances, profile: Profile) -> list[Request]:
     return [Request("repeats", one.params | own, one.labels) for one in first]
 
 
-measure.TABLES["repeats"] = damage.table  # value: the rise of the loss by running it twice
-cache.RESULTS_OF["repeats"] = damage.chunks_of
-
-
 def _rows(params: dict) -> list[dict]:
     """Return the losses of the whole model and with each block run twice, on each text."""
     from lib.models.decoder import decoder_layers  # here, since the plan loads no torch
@@ -52,4 +48,12 @@ def _rows(params: dict) -> list[dict]:
     return [rows[0], *(row | place for row, place in zip(rows[1:], places, strict=True))]
 
 
-fetching.MEASURE["repeats"] = fetching.each(_rows)
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "12_which_block",
+    experiments=(repeats,),
+    kinds={"repeats": fetching.each(_rows)},
+    tables={"repeats": damage.table},  # value: the rise of the loss by running it twice
+    results_of={"repeats": damage.chunks_of},
+)

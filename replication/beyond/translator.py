@@ -15,12 +15,11 @@ import pandas as pd
 
 from lib.data import prompts
 from lib.evaluation import KINDS
-from replication import measure
 from replication.beyond import repair
 from replication.beyond.biases import IN_A_SUBJECT, OTHER, mmlu_other
 from replication.beyond.letters import ARC_EASY_BY_LETTER
-from replication.measure import fetching
 from replication.measure.experiments import cuts, unpruned
+from replication.measure.question import Question
 from replication.measure.request import Request, mapped
 from replication.profiles import Profile
 from replication.tables import grouped
@@ -93,10 +92,6 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
     return Request("translator", params, cut.labels | labels)
 
 
-fetching.MEASURE["translator"] = repair.measure_mapped
-measure.TABLES["translated"] = repair.table
-
-
 def asked_by_letter(
     letter_biases: pd.DataFrame, forms: pd.DataFrame, translated: pd.DataFrame
 ) -> pd.DataFrame:
@@ -121,3 +116,14 @@ def asked_by_letter(
     scores = pd.concat(asked, ignore_index=True)
     is_whole = scores.block_size == 0
     return scores.assign(repair=scores.repair.fillna(EXIT).mask(is_whole, "unpruned"))
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "10_letters_and_content",
+    tasks=OWN_TASKS,
+    experiments=(translated,),
+    kinds={"translator": repair.measure_mapped},
+    tables={"translated": repair.table},
+)

@@ -26,8 +26,6 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.evaluation import Task
-from replication import measure
-from replication.beyond import panels
 from replication.beyond.biases import LETTERS
 from replication.beyond.depth_probe import (
     answers_of,
@@ -37,6 +35,7 @@ from replication.beyond.depth_probe import (
 )
 from replication.beyond.option_probe import option_ends, option_starts
 from replication.beyond.states import last_of_whole
+from replication.figures import panels
 from replication.figures.style import (
     STYLE,
     WIDTH,
@@ -49,6 +48,7 @@ from replication.figures.style import (
 )
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
+from replication.measure.question import Question
 from replication.measure.request import BLOCK, Request, task_of
 from replication.profiles import Profile
 
@@ -103,9 +103,6 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else NO_ROWS)
 
 
-measure.TABLES["transplants"] = table
-
-
 def _measured(params: dict) -> list[dict]:
     """Return the rows of one cut."""
     model, tokenizer = fetching.loaded(params)
@@ -140,15 +137,12 @@ def _measured(params: dict) -> list[dict]:
     return rows
 
 
-fetching.MEASURE["transplants"] = fetching.each(_measured)
-
-
 def figure_transplants(scores: pd.DataFrame) -> Figure:
     """Draw the answers after one change, a panel each: the whole model's state in cut models, by
     the depth where it is put in; another question's state in the whole model; layers without
     attention from the last tokens to the options' lines, or to the question's.
 
-    scores: of `measure.TABLES["transplants"]`.
+    scores: of `table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
@@ -347,3 +341,17 @@ def _mask(shape, length: int, closed: dict[int, range], like):
 
 def _with_mask(mask):
     return lambda module, args, kwargs: (args, kwargs | {"attention_mask": mask})
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "10_letters_and_content",
+    experiments=(transplants,),
+    kinds={"transplants": fetching.each(_measured)},
+    tables={"transplants": table},
+    figures={
+        "figure_transplants": "what decides the letter: the last token's state moved into other "
+        "runs, and layers that do not see the options"
+    },
+)

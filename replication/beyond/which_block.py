@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 
 from lib.data import sets
 from lib.evaluation import weighted_mean
-from replication import measure
 from replication.analysis.bootstrap import ci_columns, resampled
-from replication.beyond.panels import line
+from replication.figures.panels import line
 from replication.figures.style import (
     STYLE,
     WIDTH,
@@ -28,6 +27,7 @@ from replication.figures.style import (
 )
 from replication.measure import fetching
 from replication.measure.damage import all_blocks
+from replication.measure.question import Question
 from replication.measure.request import BLOCK, Request, data_identity, data_source
 from replication.profiles import Profile
 from replication.tables import RECORD
@@ -74,9 +74,6 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["model", "criterion", *BLOCK, "value"])
 
 
-measure.TABLES["states"] = table
-
-
 def _measured(params: dict) -> list[dict]:
     """Return the rows of a model: what `of_text` gives of each text, of every block and layer."""
     import torch  # here, since the plan reads `requests` and loads no torch
@@ -95,9 +92,6 @@ def _measured(params: dict) -> list[dict]:
     values["update_first"] = [change["update"][:, 0] for change in changes]
     values = {key: np.array(of_texts, float).T for key, of_texts in values.items()}
     return _rows([(block.start, block.size) for block in blocks], np.array(tokens, float), values)
-
-
-fetching.MEASURE["states"] = fetching.each(_measured)
 
 
 def of_text(model, ids) -> dict[str, np.ndarray]:
@@ -276,3 +270,21 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
             left.set_title("\n".join(names), loc="left")
             right.set(xlabel="layer $l$", ylabel="rise of the C4 loss (nats)")
         return finished(figure, table, legend="bars: 95 %")
+
+
+# ---- the question ----------------------------------------------------------------------------
+
+QUESTION = Question(
+    "12_which_block",
+    experiments=(states,),
+    kinds={"states": fetching.each(_measured)},
+    tables={"states": table},
+    figures={
+        "figure_damage": "the loss after dropping each block, and after running it twice, also "
+        "against its distance"
+    },
+)
+ONE_LAYER = Question(
+    "13_one_layer",
+    figures={"figure_layers": "each layer's update, and the damage of dropping it"},
+)

@@ -13,6 +13,7 @@ from replication.figures.curves import (
     figure_beyond,
 )
 from replication.figures.damage import figure_damage
+from replication.figures.dose import figure_dose
 from replication.figures.heatmaps import (
     figure_1a,
     figure_1b,

@@ -2,8 +2,8 @@
 
 `table(experiment, maps, profile)` asks an experiment for its requests, fetches their results from
 the cache, measures what is missing, and writes the table of all. An experiment is a function of a
-model's name, its distances and a profile; its name is its table's. A question of `beyond` adds its
-own kinds of result to `fetching.MEASURE` and its own way to make a table to TABLES.
+model's name, its distances and a profile; its name is its table's. `question.register` adds the
+kinds of result of a question of `beyond`, and its own ways to make a table.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +21,7 @@ Experiment = Callable[..., list[Request]]  # of a model's name, its distances an
 TABLES: dict[str, Callable[[Sequence[Request]], pd.DataFrame]] = {  # by experiment, if not scores
     "damage": damage.table,
     "cost": inference_cost.table,
+    "trainings": scores.trainings,
 }
 
 

@@ -1,30 +1,18 @@
 """The list of notebooks: what each measures, and the figures it leaves.
 
-A new question of `replication/beyond` has one row here, and its own tasks are registered here;
-figures.csv has the caption of each figure, in the order of the gallery. Imports no torch.
+A question of `replication/beyond` says itself which notebook draws it, and has the captions of its
+figures; figures.csv has those of all others, in the order of the gallery. Imports no torch.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 
 from lib import evaluation, storage
-from replication.beyond import (
-    biases,
-    depth_probe,
-    dose,
-    jacobian_lens,
-    last_layers,
-    letters,
-    option_ends,
-    repair,
-    repeat,
-    translator,
-    transplant,
-    which_block,
-)
-from replication.measure import Experiment, damage, experiments
+from replication.beyond import QUESTIONS
+from replication.measure import Experiment, damage, dose, experiments
+from replication.measure.question import Question
 from replication.profiles import Profile
 
 
@@ -42,7 +30,7 @@ class Notebook:
     draws: bool = True  # from results alone, where a job has failed
 
 
-NOTEBOOKS = {
+_NOTEBOOKS = {  # without what the questions add
     "00": Notebook("00_tour", draws=False),
     "01": Notebook(
         "01_similarity_heatmaps",
@@ -87,21 +75,7 @@ NOTEBOOKS = {
     ),
     "08": Notebook("08_qwen_islands", ("figure_islands",), draws=False),
     "09": Notebook("09_inference_cost", ("figure_cost",), draws=False),
-    "10": Notebook(
-        "10_letters_and_content",
-        ("figure_letters", "figure_cuts", "figure_depth", "figure_options", "figure_transplants"),
-        experiments=(
-            letters.forms,
-            letters.exits,
-            biases.letter_biases,
-            biases.second_model,
-            depth_probe.depths,
-            option_ends.option_ends,
-            transplant.transplants,
-            translator.translated,
-            jacobian_lens.lens,
-        ),
-    ),
+    "10": Notebook("10_letters_and_content"),
     "11": Notebook(
         "11_reasoning",
         ("figure_beyond",),
@@ -110,24 +84,37 @@ NOTEBOOKS = {
     ),
     "12": Notebook(
         "12_which_block",
-        ("figure_damage",),
-        experiments=(damage.damage, which_block.states, repeat.repeats),
+        experiments=(damage.damage,),
         models=attrgetter("study_models"),
     ),
-    "13": Notebook(
-        "13_one_layer",
-        ("figure_layers", "figure_last_layers"),
-        experiments=(last_layers.last_layers, letters.exits),
-        models=attrgetter("study_models"),
-    ),
-    "14": Notebook(
-        "14_repair",
-        ("figure_repair",),
-        experiments=(repair.linear_maps,),
-        models=attrgetter("study_models"),
-    ),
+    "13": Notebook("13_one_layer", models=attrgetter("study_models")),
+    "14": Notebook("14_repair", models=attrgetter("study_models")),
     "15": Notebook("15_claims", ("figure_claims",)),
 }
+
+
+def with_questions(
+    notebooks: Mapping[str, Notebook], questions: Iterable[Question]
+) -> dict[str, Notebook]:
+    """Return notebooks with what questions measure and draw there; one may be new."""
+    notebooks = dict(notebooks)
+    for question in questions:
+        number = question.notebook.partition("_")[0]
+        notebook = notebooks.get(number) or Notebook(question.notebook)
+        notebooks[number] = replace(
+            notebook,
+            figures=(*notebook.figures, *question.figures),
+            experiments=(*notebook.experiments, *question.experiments),
+        )
+    return notebooks
+
+
+def captions(questions: Iterable[Question]) -> dict[str, str]:
+    """Return the caption of each figure in the order of the gallery: that of the verdicts last."""
+    rows = storage.rows(Path(__file__).with_name("figures.csv"))
+    *paper, last = [(row["figure"], row["caption"]) for row in rows]
+    own = [pair for question in questions for pair in question.figures.items()]
+    return dict([*paper, *own, last])
 
 
 def drawn_by(figure: str) -> list[str]:
@@ -136,9 +123,6 @@ def drawn_by(figure: str) -> list[str]:
     return [number for number, notebook in NOTEBOOKS.items() if names & set(notebook.figures)]
 
 
-for question in (biases, letters, translator):
-    evaluation.register(question.OWN_TASKS)
+NOTEBOOKS = with_questions(_NOTEBOOKS, QUESTIONS)
 TASK_LABELS = {name: kind.label for name, kind in evaluation.KINDS.items()}
-
-CAPTIONS = storage.rows(Path(__file__).with_name("figures.csv"))
-FIGURES = {row["figure"]: (row["caption"], drawn_by(row["figure"])) for row in CAPTIONS}
+FIGURES = {name: (caption, drawn_by(name)) for name, caption in captions(QUESTIONS).items()}

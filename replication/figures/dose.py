@@ -1,16 +1,10 @@
-"""Dose and response: what do more tokens of healing do to the gap between the two strategies?
-
-Notebook 03. Healings of ever more steps, also of a model that was not cut: that control tells how
-much of healing is adaptation to the text.
-"""
+"""Dose and response: what do more tokens of healing do to the gap between the two strategies?"""
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.blocks import UNPRUNED
-from replication import measure
-from replication.beyond.panels import line, log_loss
+from replication.figures.panels import line, log_loss
 from replication.figures.style import (
     STYLE,
     finished,
@@ -25,50 +19,16 @@ from replication.figures.style import (
     panel_grid,
     recorded_first,
 )
-from replication.measure import scores
-from replication.measure.experiments import cuts, healed, unpruned
-from replication.measure.request import Request, score
-from replication.profiles import PAPER_TOKENS, STRATEGIES, Profile, recipe, sizes_at
+from replication.profiles import PAPER_TOKENS
 
-TASKS = ("arc_easy", "c4")
-CONTROL = 0.25  # of the longest healing: the longest of the control
 LABELS = {"c4": "C4 loss (nats)", "arc_easy": "ARC-Easy accuracy"}
-
-
-def doses(name: str, distances, profile: Profile) -> list[Request]:
-    """Return both strategies, unhealed and healed for each length, and the control.
-
-    The unpruned and unhealed scores begin each line, at 0 steps. The control has short healings
-    only: a whole model is the slowest to train. Columns steps and tokens.
-    """
-    if name not in profile.ablation_models:
-        return []
-    sizes = sizes_at(profile.dose_fractions, distances.num_layers)
-    requested = unpruned(name, profile, TASKS)
-    requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes)
-    control = {"fraction": 0.0, "strategy": "none", "treatment": "control"}
-    for steps in profile.dose_steps if sizes else ():
-        healing = recipe(name, profile, steps=steps)
-        requested += cuts(name, distances, profile, TASKS, STRATEGIES, sizes, healing)
-        if steps <= CONTROL * profile.heal_steps:
-            for task in TASKS:
-                requested.append(score(name, profile, task, UNPRUNED, healing, **control))
-    return requested
-
-
-def trainings(name: str, distances, profile: Profile) -> list[Request]:
-    """Return requests for the C4 loss of every healing of notebook 03, whose end is shown."""
-    return [*healed(name, distances, profile, ["c4"]), *doses(name, distances, profile)]
-
-
-measure.TABLES["trainings"] = scores.trainings
 
 
 def figure_dose(doses: pd.DataFrame) -> Figure:
     """Draw a column a depth: loss and accuracy against the tokens of healing, the record behind.
     Dotted: not healed.
 
-    doses: the table of `doses`.
+    doses: the table of `measure.dose.doses`.
     """
     healed = doses[doses.value.notna() & (doses.tokens > 0)]
     panels = {}
