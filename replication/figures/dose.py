@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from replication.figures.curves import check_strategies
 from replication.figures.panels import line, log_loss
 from replication.figures.style import (
     STYLE,
@@ -30,6 +31,7 @@ def figure_dose(doses: pd.DataFrame) -> Figure:
 
     doses: the table of `measure.dose.doses`.
     """
+    check_strategies(doses)
     healed = doses[doses.value.notna() & (doses.tokens > 0)]
     panels = {}
     for task, row in LABELS.items():
