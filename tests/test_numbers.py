@@ -15,6 +15,7 @@ from scripts import numbers
 
 NUMBERED = {number: f"notebooks/{of.file}.ipynb" for number, of in notebooks.NOTEBOOKS.items()}
 FINDINGS = re.compile(r"^## What we found\n(.*?)(?=^#|\Z)", re.DOTALL | re.MULTILINE)
+BARRED = re.compile(r"^> (.+)$", re.MULTILINE)  # a finding within a section
 DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?![\dB])")  # not that of Qwen2.5 or of 0.5B
 HISTORY = ("PREREGISTERED.md", "LOG.md")  # which say what was known on a day
 NOT_MEASURED = {  # decimals in findings that are no measurements of the record
@@ -58,10 +59,20 @@ def test_each_number_of_the_table_stands_on_its_page(quotes):
 def test_each_decimal_of_the_findings_is_in_the_table(number, quotes):
     page = NUMBERED.get(number, "README.md")
     (findings,) = FINDINGS.findall(prose(page))
+    findings += "\n".join(BARRED.findall(prose(page)))
     quoted = " ".join(quotes.quoted[quotes["where"] == page])
     known = set(DECIMAL.findall(quoted))
     unknown = set(DECIMAL.findall(findings)) - known
     assert unknown == NOT_MEASURED.get(number, set())
+
+
+def test_a_finding_of_notebook_10_has_at_most_two_decimals_a_sentence():
+    """An error or an interval belongs to its number."""
+    findings = BARRED.findall(prose(NUMBERED["10"]))
+    assert len(findings) > 10
+    for sentence in re.split(r"(?<=\.)\s", "\n".join(findings)):
+        alone = re.sub(r" ± [\d.]+| \[[\d., ]+\]", "", sentence)
+        assert len(DECIMAL.findall(alone)) <= 2, sentence
 
 
 LAYERS = {name: of.num_layers for name, of in tables.maps(numbers.PROFILE).items()}

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import Distances
@@ -13,7 +14,7 @@ from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
-from replication.beyond import depth_probe, option_ends, option_probe, states
+from replication.beyond import depth_probe, option_ends, option_probe, route, states
 from replication.measure import fetching, request
 
 SMOKE = profiles.get("smoke")
@@ -112,3 +113,24 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     again = depth_probe.table(requests)
     assert again.value.tolist() == table.value.tolist()
     assert set(option_ends.figure_options(again).table.reading) == {*option_ends.LOOKS}
+    moved = again.assign(reading="as it is", layers=None)
+    drawn = route.figure_route(again, moved).table
+    assert set(drawn.reading) == {*route.LANES}
+    of_exit = drawn[drawn.panel.str.endswith("early exit")]
+    assert set(of_exit.depth) == {*range(1, 9 - int(of_exit.block_size.max()))}
+
+
+ROUTE = {  # of each panel, what the four places score at its last depth; and what is lost first
+    "whole": ([0.8, 0.8, 0.8, 0.8], None),
+    "hidden": ([0.8, 0.8, 0.8, 0.4], route.ACCURACY),
+    "unwritten": ([0.8, 0.8, 0.3, 0.3], route.UNBIASED),
+    "not carried": ([0.8, 0.5, 0.5, 0.5], route.LAST),
+}
+
+
+@pytest.mark.parametrize("name", ROUTE)
+def test_an_answer_is_lost_where_less_than_half_of_a_lead_arrives(name):
+    values, lost = ROUTE[name]
+    panel = pd.DataFrame({"reading": list(route.LANES), "value": values, "depth": 8})
+    passed = route.handed_on(panel)
+    assert next(iter(passed.index[passed < route.HALF]), None) == lost

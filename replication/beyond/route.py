@@ -1,0 +1,170 @@
+"""The way of an answer in one drawing: from the options to the last token, and on to a letter.
+
+Notebook 10. Of ARC-Easy by letter: how well the answer can be read in four places at every depth,
+in the whole model and after three cuts, and where it is no longer handed on. All is taken from
+`option_ends` and `transplant`; nothing is measured here.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from replication.beyond import transplant
+from replication.beyond.biases import ACCURACY, CHANCE, UNBIASED, letter_measures
+from replication.beyond.option_ends import AS_LETTERS, LAST, OPTIONS, TASKS
+from replication.figures.style import (
+    STYLE,
+    WIDTH,
+    colour,
+    finished,
+    label,
+    note_above,
+    nothing_measured,
+    only_recorded,
+)
+from replication.measure.question import Question
+
+LANES = {  # in the order in which an answer passes them: name and colour
+    OPTIONS: ("options' ends", colour("content")),
+    LAST: ("last token", colour("letters")),
+    UNBIASED: ("letters, no bias", "black"),
+    ACCURACY: ("letters, as answered", "black"),
+}
+HALF = 0.5  # of a lead over guessing: a lane with less than that of the lane above has lost it
+PER_ROW = 2  # panels
+COLUMNS = [
+    *("panel", "model", "strategy", "block_start", "block_size", "task", "reading", "depth"),
+    *("layers", "value", "standard_error", "n", "handed_on"),
+]
+
+
+def by_lane(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracy at each depth of a whole and of cut models, reading one of LANES."""
+    letters = letter_measures(scores[scores.reading == AS_LETTERS])
+    letters = letters.assign(reading=letters.measure)
+    return pd.concat([scores[scores.reading.isin(LANES)], letters], ignore_index=True)
+
+
+def by_panel(lanes: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of each panel: whole, an early exit, and the largest cut of each strategy.
+
+    Before its dropped layers a cut model is the whole one. An early exit is the whole model as far
+    as it goes, so it has as many layers dropped as the largest of the other cuts.
+    """
+    whole = lanes[lanes.block_size == 0]
+    panels = {"the whole model": whole}
+    largest = lanes[lanes.block_size > 0].groupby("strategy", sort=False).block_size.max()
+    if len(largest):
+        size, last = int(largest.max()), whole.depth.max()
+        of_exit = {"strategy": "early exit", "block_start": last - size, "block_size": size}
+        before = whole[whole.depth <= last - size]
+        panels[f"{size} layers dropped: early exit"] = before.assign(**of_exit)
+    for strategy, size in largest.items():
+        of_cut = lanes[(lanes.strategy == strategy) & (lanes.block_size == size)]
+        before = whole[whole.depth <= of_cut.block_start.max()]
+        both = pd.concat([before, of_cut])
+        panels[f"{size:.0f} layers dropped: {strategy}"] = both
+    return {name: rows for name, rows in panels.items() if len(rows)}
+
+
+def handed_on(panel: pd.DataFrame) -> pd.Series:
+    """Return the share of each lane's lead over guessing that the next lane has, at the last depth
+    of a panel; index: the next lane."""
+    last = panel[panel.depth == panel.depth.max()].set_index("reading").value
+    leads = last.reindex(list(LANES)) - CHANCE
+    return (leads / leads.shift()).where(leads.shift() > 0)
+
+
+def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
+    """Draw where the answer can be read, from left to right by depth: a lane a place, a panel a
+    cut, the darker the better. At the right the accuracy at the last depth, and a cross where the
+    answer is lost first: less than HALF of a lane's lead over guessing gets there.
+
+    Between the lanes of the whole model stand the layers that must see the options, and the depth
+    from which on another question's state brings its own letter. scores, moved: of `option_ends`
+    and `transplants`.
+    """
+    scores = scores[scores.value.notna() & (scores.task == TASKS[0])]
+    moved = moved[moved.value.notna()]
+    if scores.empty:
+        return nothing_measured(scores)
+    models = [*moved.model[moved.model.isin(scores.model)], scores.model.iloc[0]]
+    panels = by_panel(by_lane(scores[scores.model == models[0]]))
+    moved = moved[(moved.model == models[0]) & (moved.block_size == 0)]
+    last_depth = max(rows.depth.max() for rows in panels.values())
+    rows = -(-len(panels) // PER_ROW)
+    table = []
+    with plt.rc_context(STYLE):
+        size = WIDTH, 0.7 + 1.35 * rows
+        figure, axes = plt.subplots(rows, PER_ROW, figsize=size, sharex=True, squeeze=False)
+        for axis in axes.flat[len(panels) :]:
+            axis.remove()
+        for axis, (name, panel) in zip(axes.flat, panels.items(), strict=False):
+            passed = handed_on(panel)
+            _draw_lanes(axis, panel, passed)
+            axis.set_title(name, loc="left")
+            axis.set_xlim(0.5, last_depth + 5)
+            axis.set_yticks(range(len(LANES)), [shown for shown, _ in LANES.values()])
+            axis.tick_params(axis="y", length=0, labelleft=axis in axes[:, 0])
+            is_last = panel.depth == panel.depth.max()
+            rows_passed = panel.reading.map(passed).where(is_last)
+            table.append(panel.assign(panel=name, handed_on=rows_passed))
+        for axis in axes[-1]:
+            axis.set_xlabel("depth (layers)")
+        of_ways = _draw_ways(axes.flat[0], moved)
+        table.append(of_ways.assign(panel=next(iter(panels))))
+        title = f"{label(models[0])}, n = {scores.n.max():.0f} questions of ARC-Easy by letter. "
+        title += "The darker, the better the answer can be read;\nwhite: guessing. Hatched: "
+        title += "dropped. Number: accuracy at the last depth. Cross: the answer is lost here"
+        note_above(figure, title, only_recorded({(models[0], ""): scores}))
+        return finished(figure, pd.concat(table).reindex(columns=COLUMNS))
+
+
+def _draw_lanes(axis, panel: pd.DataFrame, passed: pd.Series) -> None:
+    """Draw one panel: a strip a lane, the dropped layers hatched, the first loss crossed."""
+    last, is_lost = panel.depth.max(), False
+    for place, (reading, (_, lane_colour)) in enumerate(LANES.items()):
+        shades = LinearSegmentedColormap.from_list(reading, ["white", lane_colour])
+        for row in panel[panel.reading == reading].itertuples():
+            share = np.clip((row.value - CHANCE) / (1 - CHANCE), 0, 1)
+            axis.barh(place, 1, left=row.depth - 0.5, height=0.6, color=shades(share))
+            if row.depth == last:
+                axis.text(last + 1, place, f"{row.value:.2f}", va="center", fontsize=8)
+        if not is_lost and passed.get(reading) < HALF:
+            is_lost = True
+            axis.plot(last + 2.3, place - 0.5, marker="x", ms=7, mew=2, color=colour("simple"))
+    start, size = panel[["block_start", "block_size"]].max()
+    if size:
+        # the state after dropped layers, at depth start + size, is there
+        stop = start + size + (-0.5 if last > start else 0.5)
+        axis.axvspan(start + 0.5, stop, fc="none", ec="0.7", hatch="///", lw=0)
+    axis.set_ylim(len(LANES) - 0.5, -0.5)
+
+
+def _draw_ways(axis, moved: pd.DataFrame) -> pd.DataFrame:
+    """Write between the lanes of the whole model what hands the answer on; return the rows that
+    say so."""
+    closed = moved[moved.reading == transplant.NO_OPTIONS]
+    others = moved[(moved.reading == transplant.OTHER_STATE) & (moved.value >= HALF)]
+    way = closed.sort_values("value").head(1)
+    decided = others.sort_values("depth").head(1)
+    for row in way.itertuples():
+        first, last = map(int, row.layers.split(" to "))
+        axis.plot([first + 0.5, last + 1.5], [0.5, 0.5], color="black", lw=2)
+        axis.text(first, 0.5, f"layers {row.layers} ", ha="right", va="center", fontsize=7)
+    for row in decided.itertuples():
+        axis.plot(row.depth, 1.5, marker="v", ms=5, color="black")
+        text = f"layer {row.depth - 1:.0f} decides "
+        axis.text(row.depth - 0.7, 1.5, text, ha="right", va="center", fontsize=7)
+    return pd.concat([way, decided])
+
+
+QUESTION = Question(
+    "10_letters_and_content",
+    figures={
+        "figure_route": "the way of an answer by depth, from the options to a letter, and where "
+        "each cut breaks it"
+    },
+)
