@@ -2,7 +2,8 @@
 
 Work is layer applications × tokens × the FLOPs that `lib.counting` counts of a layer, and bytes of
 weights that each batch reads (and unpacks from NF4). Its time is the sum of both, each at a rate of
-the card. Left out are the tokenizer, loading, fitting linear maps, and text that a model writes.
+the card; a job also loads its model. Left out are the tokenizer, downloads, what a CPU fits to
+states (linear maps, probes), rows of other lengths than the mean, and notebook 09.
 Loads no weights, writes nothing, and imports torch only where it counts.
 """
 
@@ -14,6 +15,7 @@ from functools import cache
 from statistics import fmean
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lib.blocks import Block
@@ -27,7 +29,9 @@ from replication.run.stored import is_done, jobs_of, key_of
 
 CARDS = paths.ROOT / "replication" / "cards.csv"
 ENDLESS = 1e15  # bytes, of a CPU: there no layer is recomputed
+LOADING = 1e9  # bytes a second of weights in 16 bits: a disk, and packing on one core (assumed)
 BYTES = 2  # of a number that is not quantised; of float32 a plan counts half
+ADAPTER_BYTES = 4  # of an adapter's number on the disk
 COLUMNS = "model nb jobs missing hours longest GB fit".split()
 TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 
@@ -136,6 +140,11 @@ class ModelOnCard(NamedTuple):
         size = BYTES * self.costs.parameters.size()
         return bool(self.quantization) and nf4.stays_packed(size, self.card.memory * 1e9)
 
+    @property
+    def loading(self) -> float:
+        """Return the seconds to load the model, once a job."""
+        return BYTES * self.costs.parameters.size() / LOADING
+
     def weights(self, num_layers: int) -> float:
         """Return the bytes of the model with so many layers."""
         matrix = machine.NF4_BYTES if self.packed else BYTES
@@ -170,12 +179,15 @@ class ModelOnCard(NamedTuple):
         micro_batch = micro_batches(recipe.batch, memory.MICRO_BATCH)[0]
         row = micro_batch * fmean(lengths(recipe.max_tokens, recipe.packed))
         num_rows = recipe.steps * recipe.batch / micro_batch
+        # FLOPs of adapters beyond those of rank 1, which are counted, and the bytes of their thin
+        # products: forward, back to the input and back to the adapters
+        thin = np.array([6 * (recipe.rank - 1), 3 * BYTES]) * costs.adapter
         # forward through all layers, again through some, and back through all
         forward = num_layers + budget.num_recomputed(row)
         flops, moved = (
             num_rows
             * row
-            * (forward * costs.forward + num_layers * (costs.training - costs.forward))
+            * (forward * costs.forward + num_layers * (costs.training - costs.forward + thin))
         )
         flops += 2 * num_rows * row * costs.head
         read = num_rows * self.weights_read(forward + num_layers)
@@ -197,7 +209,17 @@ class ModelOnCard(NamedTuple):
         if request.recipe or request.writes:
             runs = [num_layers - block.size]
         batch = params.get("batch_tokens", params.get("max_tokens"))
-        return self.forward(request.kind, reading(params), runs, batch)
+        work = self.forward(request.kind, reading(params), runs, batch)
+        return work if not request.writes else self._and_written(work, params, runs)
+
+    def _and_written(self, read: Work, params: dict, runs: Sequence[float]) -> Work:
+        """Return the work of reading prompts and writing texts of the greatest length."""
+        from lib.sweep import WRITTEN_TOGETHER
+
+        tokens = params["questions"] * params["new_tokens"]
+        written = self.forward(read.kind, Reading(tokens, tokens), runs, WRITTEN_TOGETHER)
+        together = map(sum, zip(read[1:-1], written[1:-1], strict=True))
+        return Work(read.kind, *together, max(read.memory, written.memory))
 
 
 def works(model: ModelOnCard, requests: Iterable[Request]) -> list[Work]:
@@ -222,27 +244,68 @@ def planned(profile: Profile, notebooks: Sequence[str], card: Card) -> Iterator[
             yield job, missing, works(model, missing)
 
 
-def table(profile: Profile, notebooks: list[str], card_name: str | None = None) -> str:
-    """Return the plan of a run as text. Raises ValueError for a bad card."""
-    card = get_card(card_name)
-    rows = []
+class Planned(NamedTuple):
+    """The plan of a run."""
+
+    rows: pd.DataFrame  # COLUMNS, a row a model and notebook
+    weights: float  # GB on the disk
+    adapters: float  # GB on the disk, with two checkpoints of the largest healing
+
+    @property
+    def hours(self) -> float:
+        return self.rows.hours.sum()
+
+    @property
+    def memory(self) -> float:
+        """Return the GB of the largest job."""
+        return self.rows.GB.max()
+
+
+def plan_of(profile: Profile, notebooks: Sequence[str], card: Card) -> Planned:
+    """Return the plan of a run on a card."""
+    rows, adapters = [], [0.0]
     for job, missing, work in planned(profile, notebooks, card):
-        hours = sum(map(card.seconds, work)) / 3600
-        memory = max((each.memory for each in work), default=0) / 1e9
+        model = ModelOnCard(layer_costs(job.model), profile.quantization, card)
+        seconds = sum(map(card.seconds, work)) + bool(missing) * model.loading
+        hours, memory = seconds / 3600, max((each.memory for each in work), default=0) / 1e9
         names, is_missing = (registry.label(job.model), job.notebook), bool(missing)
         fits = is_missing and memory <= card.memory
         rows.append((*names, is_missing, len(missing), hours, hours, memory, fits))
+        for one in missing:
+            if one.kind == "healing":
+                left = len(model.costs.parameters.layers) - one.block.size
+                numbers = one.recipe.rank * left * model.costs.adapter
+                adapters.append(ADAPTER_BYTES * numbers / 1e9)
     by_notebook = pd.DataFrame(rows, columns=COLUMNS).groupby(["model", "nb"], sort=False)
     largest = {"longest": "max", "GB": "max"}
     rows = by_notebook.agg(dict.fromkeys(COLUMNS[2:], "sum") | largest).reset_index()
+    weights = sum(BYTES * layer_costs(name).parameters.size() for name in profile.models) / 1e9
+    checkpoints = 2 * 3 * max(adapters)  # the numbers and AdamW's two moments
+    return Planned(rows, weights, sum(adapters) + checkpoints)
+
+
+def table(profile: Profile, notebooks: list[str], card_name: str | None = None) -> str:
+    """Return the plan of a run as text. Raises ValueError for a bad card."""
+    card = get_card(card_name)
+    plan = plan_of(profile, notebooks, card)
+    hours = plan.rows.pivot_table("hours", "nb", "model", "sum", sort=False).sort_index()
+    hours = hours.assign(all=hours.sum(axis=1))
+    hours.loc["all"] = hours.sum()
+    written = {"float_format": "{:,.2f}".format, "na_rep": ""}
     return f"""{profile.name} on {card.name}: {card.memory:g} GB, {card.products:g} TFLOP/s.
 Rates {card.source}.
 
-{rows.to_string(index=False, float_format="{:,.2f}".format)}
+{plan.rows.to_string(index=False, **written)}
 
 jobs: with results that are missing. longest: hours of a job. GB: weights and one row.
 fit: jobs whose GB the card has.
-In all {rows.hours.sum():,.1f} hours; on several such cards at least the longest."""
+
+Hours by notebook and model:
+{hours.rename_axis(index=None, columns=None).to_string(**written)}
+
+At most {plan.memory:.1f} GB of memory; of the disk {plan.weights:.0f} GB for weights, \
+{plan.adapters:.0f} GB for adapters and checkpoints.
+In all {plan.hours:,.1f} hours; on several such cards at least the longest."""
 
 
 # ---- the plan of a pruned model --------------------------------------------------------------
