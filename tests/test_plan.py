@@ -116,7 +116,8 @@ def test_a_profile_takes_its_hours_and_fits(output, name, most):
 
 
 def rounded(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
+    """Hours as pages quote them: whole from ten on, at most three digits."""
+    return f"{float(f'{hours:.3g}'):,.0f}" if hours >= 10 else f"{hours:.1f}"
 
 
 def planned(settings: str) -> plan.Planned:
@@ -150,7 +151,7 @@ def test_pages_quote_the_hours_of_the_plan(output):
     for name, time in by_plan.items():
         card = CARD if "A100" in time else plan.get_card("cpu")
         one = plan.plan_of(profiles.get(name), list(NOTEBOOKS), card)
-        assert time.startswith(f"{one.hours:,.0f} hours"), name
+        assert time.startswith(f"{rounded(one.hours)} hours"), name
     report = (paths.ROOT / "REPORT.md").read_text(encoding="utf-8")
     assert f"({times['paper'].partition(' ')[0]} hours by our [plan]" in report
 
