@@ -82,6 +82,20 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     assert healed - num_tokens * 2 * (to_attention + to_ffn) == products(healing)
 
 
+def test_adapters_of_any_rank_take_the_flops_that_are_counted_of_them(monkeypatch):
+    """A plan multiplies what adapters of rank 1 take."""
+    config, cpu = tiny("mistral").config, plan.get_card("cpu")
+
+    def healing(rank: int) -> plan.Work:
+        model = plan.ModelOnCard(counting.layer_costs(config), None, cpu)
+        return model.healing(4, replace(RECIPE, rank=rank))
+
+    planned, of_one = healing(9), healing(1)
+    monkeypatch.setattr(counting, "RECIPE", replace(counting.RECIPE, rank=9))
+    assert planned.flops == pytest.approx(healing(1).flops, rel=1e-9)
+    assert planned.flops > of_one.flops
+
+
 # ---- hours and memory ------------------------------------------------------------------------
 
 
