@@ -14,6 +14,7 @@ from lib.data.prompts import KINDS, Kind, question_set, register
 from lib.data.scoring import accuracy_with_ties, loglikelihoods
 
 __all__ = ["KINDS", "Kind", "Task", "question_set", "register", "task"]  # and others
+SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 

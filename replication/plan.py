@@ -334,7 +334,8 @@ def prune_table(options, card: Card) -> str:
     runs = [num_layers, left, left, left]
     for name in dict.fromkeys(["c4", *options.tasks.split()]):
         read = reading(TASKS[name] | {"task": name})
-        works.append(model.forward(f"scoring {name}", read, runs, 2048))
+        first = [num_layers] * (name != "c4")  # the whole model answers questions first
+        works.append(model.forward(f"scoring {name}", read, first + runs, 2048))
     if options.heal:
         works.append(model.healing(left, options.recipe(parameters.size(), card.name == "cpu")))
     lines = [f"{work.kind}: {card.seconds(work) / 60:.1f} minutes" for work in works]

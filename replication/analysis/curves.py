@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from lib.evaluation import question_set
+from lib.evaluation import SIGNAL, question_set
 from replication.analysis.bootstrap import UNDEFINED, ci95, resampled
 from replication.tables import LOSSES
 
 FEWEST_DEPTHS = 4  # 0 among them, for a line to say where something is lost
-SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
 
 
 def floor(score) -> float:
