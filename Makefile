@@ -10,7 +10,10 @@
 #   CARD=t4             of plan: the card that it is for
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
-# Of prune: MODEL, OUT, LAYERS=6, and if you like
+# Of prune: MODEL, OUT, LAYERS=6 or a budget:
+#   GB=3  LOSS=+0.3  SPEED=1.3   at most GB of weights, nats more; at least times the speed
+#   SIZES=table         only measures all sizes: block, GB, speed and loss of each
+# and if you like
 #   START=22            the first layer to drop; or what chooses it:
 #   BY=similarity       or loss; or map: the loss after REPAIR=map
 #   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, with LR, SEED
@@ -44,7 +47,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 OF_RUN := --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)")
 RUN := $(BIN)/python -m replication $(OF_RUN) $(if $(ONLY),--only $(ONLY)) $(if $(LIMIT),--limit $(LIMIT)) \
 	$(if $(STEPS),--steps $(STEPS)) $(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS START BY REPAIR HEAL LR SEED NF4 TASKS TEXTS SOURCE LIMIT
+OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL LR SEED NF4 TASKS TEXTS SOURCE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to

@@ -23,13 +23,13 @@ import torch
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.models import loading, machine
+from lib.models.latency import now
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
 from replication import profiles
 from replication.measure import request
 from replication.measure.experiments import blocks_of
-from replication.measure.latency import now
 
 FILE = Path(__file__).parent / "results" / "first_light.md"
 BATCH_TOKENS = profiles.PROFILES["quick"].batch_tokens

@@ -327,6 +327,8 @@ def prune_table(options, card: Card) -> str:
     model = ModelOnCard(counting.layer_costs(config), "nf4" if options.nf4 else None, card)
     parameters = model.costs.parameters
     num_layers = len(parameters.layers)
+    if options.needs_table:
+        return "\n".join(size_line(model, count) for count in range(num_layers, 0, -1))
     left = num_layers - options.layers
     # similarity takes the whole model; any other choice also the layers after each block
     runs = [num_layers] if options.by == "similarity" else [num_layers, *range(left + 1)]
@@ -345,6 +347,18 @@ def prune_table(options, card: Card) -> str:
         "Python and its libraries take about 1 GB of the machine."
     )
     return "\n".join(lines)
+
+
+def size_line(model: ModelOnCard, num_layers: int) -> str:
+    """Return what so many layers are on a card: GB, and tokens a second, written one at a time."""
+    flops, moved = num_layers * model.costs.forward
+    head = model.costs.head  # FLOPs of a token: as many as its weights have bytes
+    weights = model.weights_read(num_layers) + head
+    seconds = model.card.seconds(Work("writing", flops + head, moved, weights, 0))
+    return (
+        f"{num_layers} layers: {model.weights(num_layers) / 1e9:.2f} GB, "
+        f"{1 / seconds:.3g} tokens a second on {model.card.name}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,6 +32,7 @@ from lib.prune.options import MAX_TOKENS
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
+from replication import plan
 
 
 def make_in_process(*variables: str) -> int:
@@ -255,6 +256,14 @@ def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
     packed = capsys.readouterr().out.splitlines()[-1]
     needed = [float(re.search(r"takes (.*) GB on t4", line)[1]) for line in (whole, packed)]
     assert needed[1] < needed[0] / 2
+    assert make_in_process(*words[:2], "SIZES=table", "CARD=t4") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [int(line[0]) for line in lines] == list(range(32, 0, -1))
+    gigabytes, speed = ([float(line[place]) for line in lines] for place in (2, 4))
+    # a token reads all weights but the embeddings: 7.1 billion numbers of 2 bytes
+    assert 0.8 * speed[0] < plan.get_card("t4").weights * 1e12 / 14.2e9 < 1.2 * speed[0]
+    assert gigabytes[0] == pytest.approx(14.48, abs=0.01)
+    assert speed == sorted(speed)
 
 
 # ---- interrupted calls ---------------------------------------------------------------------
@@ -375,6 +384,15 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=8": "layers 0 to 7 .* at least one layer must stay",
     "LAYERS=2 START=0 REPAIR=map": "START must be at least 1",
     "LAYERS=2 START=7": "layers 7 to 8 .* may not run past the end",
+    "LAYERS=2 GB=1": "LAYERS and GB say how many layers to drop: give one of them",
+    "GB=1 LOSS=+0.3": "GB and LOSS say how many layers",
+    "GB=0": "GB must be above 0, not 0",
+    "LOSS=-0.3": "LOSS must be above 0, not -0.3",
+    "SPEED=1": "SPEED must be above 1, not 1",
+    "SPEED=nan": "SPEED must be above 1, not nan",
+    "SIZES=all": "SIZES cannot be 'all': choose among table",
+    "SIZES=table HEAL=8": "SIZES=table measures and heals nothing",
+    "GB=1 BY=map REPAIR=map": "BY=map chooses one size only: give LAYERS in place of GB",
     "LAYERS=2 START=1 BY=loss": "START .* BY",
     "LAYERS=2 BY=map": "BY=map .* add REPAIR=map",
     "LAYERS=2 REPAIR=matrix": "REPAIR cannot be 'matrix': choose among map",

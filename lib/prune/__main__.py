@@ -16,7 +16,10 @@ map into the layer before, and writes an ordinary checkpoint into the folder `sm
 minutes. `smaller/README.md` shows what it cost. HEAL=20 trains on 20 times 1,024 tokens then.
 
   model     a hub id (owner/name), a folder, a .gguf file or a name
-  layers    how many to drop
+  layers    how many to drop; or a budget that chooses it:
+  gb        GB of weights at most; loss: nats at most that it rises by, before healing, as +0.3;
+            speed: times the whole model's tokens a second, at least
+  sizes     table: only measures all sizes, with the block and the loss of each, in OUT.work
   start     the first layer to drop, if it is not to be chosen
   by        what chooses the block: similarity (default); the least loss: loss, or map, after it
   repair    map: fold a linear map in place of the block into the layer before it
@@ -63,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("Delete that folder if you do not want this.", flush=True)
         print(str(error) or "Interrupted.", file=sys.stderr)
         return 2
+    if options.sizes:
+        print(f"{card.size_table(record['sizes'])}\n\nIt lies in {record['folder']}: ", end="")
+        print("sizes.csv, sizes.png. GB=, LOSS= or SPEED= with the same OUT choose from it.")
+        return 0
     print(f"{out}, in {record['dtype']}\n\n{card.table(record)}")
     return 0
 

@@ -109,6 +109,7 @@ def render(record: dict, options: Options, base: Base, config) -> str:
         record,
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
         options=options,
+        table_of_sizes=size_table(record["sizes"]) if record.get("sizes") else "",
         asked=TASKS,
         name=base.name,
         unread=base.unread,
@@ -165,3 +166,10 @@ def compared(version: dict, whole: dict) -> dict:
 def table(record: dict) -> str:
     """Return the versions of a record as a table in Markdown."""
     return TEMPLATES.get_template("table.md.j2").render(record)
+
+
+def size_table(rows: list[dict]) -> str:
+    """Return the table of sizes in Markdown."""
+    names = [name for name in rows[-1] if f"{name}_error" in rows[-1] and "rise" not in name]
+    columns = [(name, *name.split("_", 1)) for name in names]  # with the version and the task
+    return TEMPLATES.get_template("sizes.md.j2").render(rows=rows, columns=columns)

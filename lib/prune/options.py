@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib import evaluation
 from lib.data import sets
@@ -24,6 +24,7 @@ LIMITED = ("sequences", "questions")
 UNIT = 1024  # tokens: what HEAL counts
 SMALL = 300_000_000  # parameters
 
+ABOVE = {"gb": 0, "loss": 0, "speed": 1}  # budgets
 LEAST = {"layers": 1, "start": 0, "heal": 0, "limit": 2}
 MOST_HEAL = 200_000  # 205 million tokens, more than the paper heals on: all are held in memory
 CHOICES = {
@@ -31,6 +32,7 @@ CHOICES = {
     "repair": ("", "map"),
     "nf4": (0, 1),
     "source": ("wheels", "hub"),
+    "sizes": ("", "table"),
 }
 
 
@@ -42,7 +44,11 @@ class Options:
     """
 
     model: str  # as in `models.load`
-    layers: int = 0  # how many to drop
+    layers: int = 0  # how many to drop; or what says it, by the table of sizes:
+    gb: float = None  # GB of weights at most
+    loss: float = None  # nats at most that the loss rises by, before healing
+    speed: float = None  # times the whole model's tokens a second, at least
+    sizes: str = ""  # "table": only measure all sizes
     start: int = None  # the first layer to drop, if it is not to be chosen
     by: str = "similarity"  # what chooses the block
     repair: str = ""
@@ -56,8 +62,11 @@ class Options:
     limit: int = 1000  # the most texts, and questions of a task or subject
 
     def __post_init__(self):
+        self._check_size()
         for name, least in LEAST.items():
             value = getattr(self, name)
+            if name == "layers" and self.needs_table and not value:
+                continue
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"{name.upper()} must be at least {least}, not {value}.")
         if self.lr is not None and not 0 < self.lr < math.inf:
@@ -83,6 +92,42 @@ class Options:
             )
         if self.texts:
             sets.user_texts("train", self.texts)
+
+    def _check_size(self) -> None:
+        """Raise ValueError unless one option says how many layers to drop, with a good value."""
+        given = {name: getattr(self, name) for name in ("layers", *ABOVE, "sizes")}
+        given = [name.upper() for name, value in given.items() if value not in (0, None, "")]
+        for name, least in ABOVE.items():
+            value = getattr(self, name)
+            if value is not None and not least < value < math.inf:
+                raise ValueError(f"{name.upper()} must be above {least}, not {value:g}.")
+        if len(given) > 1:
+            raise ValueError(
+                f"{' and '.join(given)} say how many layers to drop: give one of them."
+            )
+        if given and given != ["LAYERS"] and self.by == "map":
+            raise ValueError(f"BY=map chooses one size only: give LAYERS in place of {given[0]}.")
+        if self.sizes and self.heal:
+            raise ValueError("SIZES=table measures and heals nothing: give HEAL with LAYERS or GB.")
+
+    @property
+    def needs_table(self) -> bool:
+        """Whether the table of sizes says how many layers to drop, or is all that is wanted."""
+        return bool(self.sizes) or any(getattr(self, name) is not None for name in ABOVE)
+
+    def without_budget(self, layers: int) -> "Options":
+        """Return the options of a call with LAYERS in place of a budget."""
+        return replace(self, layers=layers, **dict.fromkeys(ABOVE), sizes="")
+
+    def table_key(self, revision: str) -> str:
+        """Return what a table of sizes is known by: as `key`, without what has no part in it."""
+        changes = {"heal": 0, "lr": None, "seed": 0}
+        tasks = " ".join(sorted({*self.tasks.split()}))
+        return (
+            f"{replace(self.without_budget(1), **changes).key(revision)}-{tasks or 'c4'}".replace(
+                " ", "-"
+            )
+        )
 
     def train_texts(self, count: int) -> list[str]:
         """Return texts by which a block is chosen or a map is fitted; none of them is scored."""

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -94,7 +94,9 @@ def prune(options: Options, out: str | Path) -> dict:
     to the whole. With `nf4` all are packed. A healing that was killed goes on where it was.
     Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
-    out = Path(out).expanduser()
+    from lib.prune import sizes  # which is made of these steps
+
+    out, called = Path(out).expanduser(), options
     check_out(options, out)
     checkpoint, tasks = check(options), options.scored()
     base = card.read_base(options.model, checkpoint.folder)
@@ -102,17 +104,42 @@ def prune(options: Options, out: str | Path) -> dict:
         print(*base.unread, f"What is done is kept in {folder}.", sep="\n", flush=True)
         digests = files.digests(checkpoint, folder)
         revision = storage.listing_digest(digests) if digests else checkpoint.source.revision
+        rows, table = table_of_sizes(options, checkpoint, tasks, folder, revision)
+        if called.sizes:
+            return {"sizes": rows, "folder": str(table)}
+        if rows:
+            size = sizes.choose(options, rows)
+            print(f"{size} of {checkpoint.num_layers} layers are dropped.", flush=True)
+            options = options.without_budget(size)  # from here on as if LAYERS said so
         own = folder / options.key(revision)
         if not (own / "weights").exists():
             check_room(options, checkpoint, out)
-        work = Work(options, tasks, own, {"revision": revision, "files": digests, "versions": []})
+        results = {"revision": revision, "files": digests, "versions": [], "sizes": rows}
+        work = Work(options, tasks, own, results)
         block, adapter = cut(work)
         loading.release()  # before the original weights are read
         weights = save(work, block, adapter, checkpoint.dtype)
         work.score(*work.load(weights), {"saved": UNPRUNED})
-        record = card.write(options, checkpoint, base, work.results, weights)
+        for file in sizes.FILES if rows else ():
+            shutil.copyfile(table / file, weights / file)
+        record = card.write(called, checkpoint, base, work.results, weights)
         weights.rename(out)
         return record
+
+
+def table_of_sizes(
+    options: Options, checkpoint, tasks: list[Task], folder: Path, revision: str
+) -> tuple[list[dict], Path | None]:
+    """Return the rows of the table of sizes and its folder; none where LAYERS says the size."""
+    from lib.prune import sizes
+
+    if options.layers:
+        return [], None
+    check_room(options.without_budget(checkpoint.num_layers - 1), checkpoint, folder.parent / "x")
+    table = folder / f"sizes-{options.table_key(revision)}"
+    rows = sizes.measure(Work(options, list(tasks), table, {"versions": []}), checkpoint)
+    loading.release()
+    return rows, table
 
 
 def check_out(options: Options, out: Path) -> None:
@@ -239,37 +266,52 @@ def check_reading(work: Work, model, tokenizer) -> None:
 
 
 def choose(options: Options, model, tokenizer) -> list[Block]:
-    """Return the block to drop; of BY=map each one that may be.
+    """Return the block to drop; of BY=map each one that may be."""
+    (blocks,) = choose_each(options, model, tokenizer, [options.layers]).values()
+    return blocks
+
+
+def choose_each(options: Options, model, tokenizer, sizes: Iterable[int]) -> dict[int, list[Block]]:
+    """Return the block to drop, by its size; of BY=map each one that may be.
 
     With REPAIR=map, only blocks after a layer that a map can be folded into.
     """
-    size = options.layers
-    starts = range(len(decoder_layers(model)) - size + 1)
-    blocks = [Block(start, size) for start in starts if options.start in (None, start)]
+    num_layers = len(decoder_layers(model))
+    starts = range(num_layers) if options.start is None else [options.start]
+    blocks = [Block(start, size) for size in sizes for start in starts]
+    blocks = [block for block in blocks if block.stop <= num_layers]
     if options.repair:
         blocks = with_foldable_map(model, blocks)
+    by_size = {size: [block for block in blocks if block.size == size] for size in sizes}
+    by_size = {size: blocks for size, blocks in by_size.items() if blocks}
     if options.start is not None or options.by == "map":
-        return blocks
+        return by_size
     texts = options.train_texts(TEXTS)
     if options.by == "loss":
-        return [of_least_loss(model, tokenizer, blocks, texts)]
+        return {
+            size: [of_least_loss(model, tokenizer, blocks, texts)]
+            for size, blocks in by_size.items()
+        }
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, 2048, cut_at_random=True)
     distances = block_distances(model, batches)
-    return [blocks[np.nanargmin([distances.of(block) for block in blocks])]]
+    return {
+        size: [blocks[np.nanargmin([distances.of(block) for block in blocks])]]
+        for size, blocks in by_size.items()
+    }
 
 
 def with_foldable_map(model, blocks: list[Block]) -> list[Block]:
     """Return those of `blocks` whose map can be folded. Raises ValueError if there are none."""
-    foldable = []
-    for block in blocks:
+    foldable = set()
+    for start in sorted({block.start for block in blocks}):
         try:
-            linear.projection(model, block.start - 1)
-            foldable.append(block)
+            linear.projection(model, start - 1)
+            foldable.add(start)
         except ValueError as error:
             reason = error
     if not foldable:
         raise ValueError(f"{reason} Leave out REPAIR=map.") from reason
-    return foldable
+    return [block for block in blocks if block.start in foldable]
 
 
 def loss_of(texts: list[str]) -> Task:
@@ -302,6 +344,14 @@ def fit_map(work: Work, model, tokenizer, blocks: list[Block]) -> linear.Mapped:
     counts = {"fit_texts": len(fitting), "judging_texts": len(judging)}
     work.results["map"] = facts[mapped] | counts
     return mapped
+
+
+def fitted_maps(options: Options, model, tokenizer, blocks: list[Block]) -> list[linear.Mapped]:
+    """Return each block with the map that `fit_map` gives it if it is the only one."""
+    texts = options.train_texts(FITTED + JUDGING)[:FITTED]
+    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
+    fitted = linear.fitted_all(model, blocks, ["folded"], batches)
+    return [maps["folded"][0] for maps in fitted.values()]
 
 
 UNHEALED = {  # what to do, by the status of a healing

@@ -3,14 +3,13 @@
 NF4 weights stay packed here, on the CPU too: nothing is timed under another's name.
 """
 
-import time
-
 import torch
 from bitsandbytes.nn import Linear4bit
 
 from lib.blocks import UNPRUNED, simple_block
 from lib.models import loading, registry
 from lib.models.decoder import decoder_layers
+from lib.models.latency import latencies
 from lib.pruning import dropped
 from replication import profiles
 
@@ -35,26 +34,6 @@ def in_turn(params: dict) -> dict:
                 version["prefill"].append(prefill)
                 version["decode"].append(decode)
     return {"num_layers": num_layers, "versions": list(versions.values())}
-
-
-@torch.inference_mode()
-def latencies(model, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
-    """Seconds to read `prompt` (1, T), and seconds a token to write `new_tokens` more, greedily."""
-    prompt = prompt.to(model.device)
-    start = now()
-    out = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
-    read = now()
-    for _ in range(new_tokens):
-        token = out.logits[:, -1:].argmax(-1)
-        out = model(input_ids=token, cache=out.cache, use_cache=True)
-    return read - start, (now() - read) / new_tokens
-
-
-def now() -> float:
-    """The time (s) once all work is done: a GPU works on after the call has returned."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def weight_bytes(model) -> int:
