@@ -139,6 +139,16 @@ def test_a_budget_is_kept_with_the_fewest_layers_or_the_least_loss(budget, expec
             sizes.choose(call, ROWS)
 
 
+@pytest.mark.parametrize(
+    "gb, sentence", [(1, "the whole model has"), (1e-9, "No size fits GB=1e-09: with one layer")]
+)
+def test_a_size_that_cannot_be_ends_before_weights_are_read(gb, sentence, measured, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load", None)
+        with pytest.raises(ValueError, match=sentence):
+            prune(Options(measured[0], gb=gb), tmp_path / "smaller")
+
+
 def test_speed_lies_between_what_was_measured():
     """Of the whole and of the smallest model; here the seconds are made up."""
     versions = [

@@ -189,7 +189,7 @@ def write(rows: list[dict], folder: Path) -> None:
     storage.atomic_write(folder / FILES[0], table.to_csv(index=False).encode())
     figure = Figure(figsize=(7.3, 4), layout="constrained")
     axis = figure.subplots()
-    for version, label in {"cut": "dropped", "mapped": "a linear map in their place"}.items():
+    for version, label in {"cut": "no repair", "mapped": "a linear map in their place"}.items():
         if f"{version}_c4" in table:
             rise, error = (table[f"{version}_c4_rise{end}"] for end in ("", "_error"))
             axis.errorbar(table.dropped, rise, error, marker=".", label=label)
@@ -197,7 +197,8 @@ def write(rows: list[dict], folder: Path) -> None:
         xlabel=f"layers dropped (of {table.layers[0]})",
         ylabel="loss over the whole model's (nats per token)",
     )
-    axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+    axis.set_yscale("symlog", linthresh=1)  # small rises are told apart beside 50 nats
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.legend()
     gb_per_layer = (table.gb.iloc[0] - table.gb.iloc[-1]) / table.dropped.iloc[-1]
     axis.secondary_xaxis(

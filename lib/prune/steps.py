@@ -136,10 +136,26 @@ def table_of_sizes(
     if options.layers:
         return [], None
     check_room(options.without_budget(checkpoint.num_layers - 1), checkpoint, folder.parent / "x")
+    if options.gb is not None:
+        check_gb(options.gb, checkpoint)
     table = folder / f"sizes-{options.table_key(revision)}"
     rows = sizes.measure(Work(options, list(tasks), table, {"versions": []}), checkpoint)
     loading.release()
     return rows, table
+
+
+def check_gb(gb: float, checkpoint: files.Checkpoint) -> None:
+    """Raise ValueError, before weights are read, where the whole model fits, or no layer does."""
+    config = checkpoint.config
+    number = 4 if checkpoint.dtype == "float32" else 2  # bytes, as the table counts
+    keeps = [[layer] for layer in range(checkpoint.num_layers)]
+    smaller = [layers.meta_model(layers.pruned_config(config, keep)) for keep in keeps]
+    least = min(model.num_parameters() for model in smaller) * number / 1e9
+    whole = layers.meta_model(config).num_parameters() * number / 1e9
+    if whole <= gb:
+        raise ValueError(f"GB={gb:g}: the whole model has {whole:.3g} GB, so nothing has to go.")
+    if gb < least:
+        raise ValueError(f"No size fits GB={gb:g}: with one layer it still has {least:.3g} GB.")
 
 
 def check_out(options: Options, out: Path) -> None:
