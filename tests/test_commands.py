@@ -83,8 +83,8 @@ TAKES = {  # beside those of the installation
     "fetch": f"{RUN} ONLY OFFLINE",
     "plan": f"{RUN} ONLY CARD",
     "report": "PROFILE MODELS TEXTS",
-    "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL LR SEED NF4 TASKS "
-    "TEXTS SOURCE LIMIT",
+    "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL LR SEED NF4 "
+    "TASKS TEXTS SOURCE LIMIT",
     "gpu": "TINY",
     **dict.fromkeys(["record", "lab", "explorer", "test", "test-all", "nightly"], ""),
 }
