@@ -78,7 +78,7 @@ def test_sweep_and_distances_of_packed_weights(folder):
             np.testing.assert_allclose(mine["examples"], theirs["examples"], atol=0.02)
         else:
             for pair in zip(mine["choices"], theirs["choices"], strict=True):
-                np.testing.assert_allclose(*pair, atol=0.05)
+                np.testing.assert_allclose(*pair, rtol=2**-7, atol=0.05)  # bf16 has 8 bits
     texts = sets.c4("validation", "wheels", 12)
     matrices = []
     for each in (model, plain):
