@@ -288,5 +288,6 @@ def stories(name: str, distances, profile: Profile) -> list[Request]:
         return []
     count = min(profile.hellaswag_questions, profile.ablation_questions)
     few, tasks = replace(profile, hellaswag_questions=count), ["mmlu", "hellaswag", "gsm8k_bpb"]
-    cut = cuts(name, distances, few, tasks, WITH_EXIT[::2], STORY_SIZES)
+    sizes = [size for size in STORY_SIZES if size < distances.num_layers]  # of a small copy, few
+    cut = cuts(name, distances, few, tasks, WITH_EXIT[::2], sizes)
     return unpruned(name, few, tasks) + cut
