@@ -3,7 +3,10 @@
 import dataclasses
 import gc
 import json
+import math
 import os
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -464,3 +467,48 @@ def with_real_tokenizer(model, folder):
     real = files.local_folder(registry.resolve("smollm2-135m"))
     shutil.copytree(real, folder, dirs_exist_ok=True, ignore=ignored)
     return folder
+
+
+# ---- programs, in this process ---------------------------------------------------------------
+
+
+def text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def start(module: str, *arguments: str) -> int:
+    """Return the exit status of `python -m module`, run in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            return end.code or 0
+    return 0
+
+
+def make_in_process(*variables: str) -> int:
+    """Return the exit status of `make prune` with these variables, whose program runs here."""
+    command = ["make", "-n", "-o", ".venv/installed", "prune", *variables]
+    made = subprocess.run(command, cwd=paths.ROOT, text=True, capture_output=True)
+    sys.stderr.write(made.stderr)
+    if made.returncode:
+        return made.returncode
+    _, _, module, *words = shlex.split(made.stdout)
+    return start(module, *words)
+
+
+@pytest.fixture(scope="module")
+def computes_in_fp32():
+    """As on a processor that is slow in bf16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "default_dtype", lambda device: "float32")
+        yield
+
+
+@pytest.fixture(scope="module")
+def asks_of_every_cut():
+    """`prune` asks its cuts whatever the whole model scores."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib.prune.steps.SIGNAL", -math.inf)
+        yield

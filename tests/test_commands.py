@@ -5,16 +5,15 @@ Programs run in this process, as `python -m` runs them, so that few have to star
 
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from conftest import start, text
 
 from benchmarks import __main__ as bench
 from replication import __main__ as run
@@ -27,21 +26,6 @@ MAKEFILE = paths.ROOT / "Makefile"
 NAMES = ("Makefile", "*.md", "[!.]*/README.md", "*/*.ipynb", "replication/run/*.sbatch")
 PAGES = [*chain(*map(paths.ROOT.glob, NAMES))]
 PROGRAM = re.compile(r"python -m ((?:lib|replication|scripts|benchmarks)\b(?:\.\w+)*)")
-
-
-def text(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
-
-
-def start(module: str, *arguments: str) -> int:
-    """Return the exit status of `python -m module`, run in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [module, *arguments])
-        try:
-            runpy.run_module(module, run_name="__main__")
-        except SystemExit as end:
-            return end.code or 0
-    return 0
 
 
 def program(file: Path, script: str) -> None:

@@ -3,9 +3,7 @@
 import copy
 import hashlib
 import json
-import math
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -15,13 +13,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from conftest import LAYERS, stored, tiny
-from test_commands import start, text
+from conftest import LAYERS, make_in_process, stored, text, tiny
 from test_healing import Killed, killed_at
 from test_repair import by_hand, z_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from lib import paths, storage
+from lib import storage
 from lib.blocks import Block, similarity_block
 from lib.data import sets, wheels
 from lib.evaluation import Task
@@ -34,25 +31,7 @@ from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
 from replication import plan
 
-
-def make_in_process(*variables: str) -> int:
-    """Return the exit status of `make prune` with these variables, whose program runs here."""
-    command = ["make", "-n", "-o", ".venv/installed", "prune", *variables]
-    made = subprocess.run(command, cwd=paths.ROOT, text=True, capture_output=True)
-    sys.stderr.write(made.stderr)
-    if made.returncode:
-        return made.returncode
-    _, _, module, *words = shlex.split(made.stdout)
-    return start(module, *words)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def computes_in_fp32():
-    """As on a processor that is slow in bf16. Cuts are asked whatever the whole model scores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "SIGNAL", -math.inf)
-        patch.setattr(loading, "default_dtype", lambda device: "float32")
-        yield
+pytestmark = pytest.mark.usefixtures("computes_in_fp32", "asks_of_every_cut")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from lib.blocks import UNPRUNED, Block, BlockDistances
 from lib.data import sets
 from lib.healing import Recipe, linear
 from lib.healing.training import Healed
-from lib.models import loading
 from lib.prune import Options, options, prune, steps
 from lib.pruning import dropped
 from replication import plan
@@ -41,12 +40,7 @@ OF_CPU = Recipe(
 OF_GPU = replace(OF_CPU, steps=20, warmup_steps=5, batch=4, all_linear=False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def computes_in_fp32():
-    """As on a processor that is slow in bf16."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "default_dtype", lambda device: "float32")
-        yield
+pytestmark = pytest.mark.usefixtures("computes_in_fp32")
 
 
 @pytest.fixture

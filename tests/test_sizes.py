@@ -1,27 +1,16 @@
 """`make prune` with a budget: the table of sizes, and the choice by it."""
 
-import math
-
 import pandas as pd
 import pytest
 import torch
-from conftest import LAYERS, stored, tiny
-from test_prune import make_in_process, text
+from conftest import LAYERS, make_in_process, stored, text, tiny
 
 from lib import storage
 from lib.models import loading
 from lib.prune import Options, prune, sizes, steps
 
 TABLE = {"sizes": "table", "repair": "map", "limit": 4, "tasks": "arc_easy"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def computes_in_fp32():
-    """As on a processor that is slow in bf16. Cuts are asked whatever the whole model scores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "SIGNAL", -math.inf)
-        patch.setattr(loading, "default_dtype", lambda device: "float32")
-        yield
+pytestmark = pytest.mark.usefixtures("computes_in_fp32", "asks_of_every_cut")
 
 
 @pytest.fixture(scope="module")
