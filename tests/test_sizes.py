@@ -146,6 +146,6 @@ def test_speed_lies_between_what_was_measured():
         for name in ("whole", "cut 1", "cut 2", "cut 3")
     ]
     times = {"whole": 0.4, "smallest": 0.1, "dropped": 3}
-    rows = sizes._rows({"c4": versions}, times, "bfloat16")
+    rows = sizes._rows({"c4": versions}, times, 2)
     assert [row["tokens_per_second"] for row in rows] == pytest.approx([2.5, 10 / 3, 5, 10])
     assert [row["speed"] for row in rows] == pytest.approx([1, 4 / 3, 2, 4])

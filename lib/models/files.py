@@ -63,6 +63,10 @@ class Checkpoint:
         tensors = lazy_state_dict(local_folder(self.source)).values()
         return FORMATS.get(mode(tensor.get_dtype() for tensor in tensors), "float32")
 
+    @property
+    def bytes_per_weight(self) -> int:
+        return 4 if self.dtype == "float32" else 2
+
     def tensors(self) -> dict:
         """Return name -> tensor; indexing a tensor reads it."""
         if self.folder is None:

@@ -38,7 +38,7 @@ def measure(work: steps.Work, checkpoint) -> list[dict]:
     work.results["unasked"] = json.loads(tasks.read_text())["unasked"]
     scores = {name: json.loads((folder / f"{name}.json").read_text()) for name in _names(tasks)}
     times = json.loads((folder / "times.json").read_text())
-    rows = _rows(scores, times, checkpoint.dtype)
+    rows = _rows(scores, times, checkpoint.bytes_per_weight)
     write(rows, folder)
     return rows
 
@@ -105,9 +105,8 @@ def _times(model, block: Block) -> dict:
     return fastest | {"dropped": block.size}
 
 
-def _rows(scores: dict[str, list[dict]], times: dict, dtype: str) -> list[dict]:
+def _rows(scores: dict[str, list[dict]], times: dict, bytes_per_weight: int) -> list[dict]:
     """Return the table from what was measured. scores: of each task the versions in order."""
-    size_of_number = 4 if dtype == "float32" else 2
     layer = (times["whole"] - times["smallest"]) / times["dropped"]
     rows = {}
     for task, versions in scores.items():
@@ -122,7 +121,7 @@ def _rows(scores: dict[str, list[dict]], times: dict, dtype: str) -> list[dict]:
                     "start": version["start"] if dropped else None,
                     "layers": version["layers"],
                     "parameters": version["parameters"],
-                    "gb": version["parameters"] * size_of_number / 1e9,
+                    "gb": version["parameters"] * bytes_per_weight / 1e9,
                     "tokens_per_second": 1 / seconds,
                     "speed": times["whole"] / seconds,
                 },

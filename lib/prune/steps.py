@@ -147,11 +147,11 @@ def table_of_sizes(
 def check_gb(gb: float, checkpoint: files.Checkpoint) -> None:
     """Raise ValueError, before weights are read, where the whole model fits, or no layer does."""
     config = checkpoint.config
-    number = 4 if checkpoint.dtype == "float32" else 2  # bytes, as the table counts
+    gigabytes = checkpoint.bytes_per_weight / 1e9
     keeps = [[layer] for layer in range(checkpoint.num_layers)]
     smaller = [layers.meta_model(layers.pruned_config(config, keep)) for keep in keeps]
-    least = min(model.num_parameters() for model in smaller) * number / 1e9
-    whole = layers.meta_model(config).num_parameters() * number / 1e9
+    least = min(model.num_parameters() for model in smaller) * gigabytes
+    whole = layers.meta_model(config).num_parameters() * gigabytes
     if whole <= gb:
         raise ValueError(f"GB={gb:g}: the whole model has {whole:.3g} GB, so nothing has to go.")
     if gb < least:

@@ -33,6 +33,7 @@ LANES = {  # in the order in which an answer passes them: name and colour
     ACCURACY: ("letters, as answered", "black"),
 }
 HALF = 0.5  # of a lead over guessing: a lane with less than that of the lane above has lost it
+DECIDES = 0.5  # of the questions: a moved state that brings its own letter in so many decides
 PER_ROW = 2  # panels
 COLUMNS = [
     *("panel", "model", "strategy", "block_start", "block_size", "task", "reading", "depth"),
@@ -147,7 +148,7 @@ def _draw_ways(axis, moved: pd.DataFrame) -> pd.DataFrame:
     """Write between the lanes of the whole model what hands the answer on; return the rows that
     say so."""
     closed = moved[moved.reading == transplant.NO_OPTIONS]
-    others = moved[(moved.reading == transplant.OTHER_STATE) & (moved.value >= HALF)]
+    others = moved[(moved.reading == transplant.OTHER_STATE) & (moved.value >= DECIDES)]
     way = closed.sort_values("value").head(1)
     decided = others.sort_values("depth").head(1)
     for row in way.itertuples():
