@@ -1,15 +1,17 @@
 """The question that replication/README adds, as its reader would: one file and one line."""
 
+import re
 import sys
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Distances
 
-from replication import figures, measure, paths, profiles
+from replication import figures, measure, paths, profiles, tables
 from replication.beyond import QUESTIONS
-from replication.measure import question
+from replication.measure import question, scores
 from replication.run import jobs, notebooks
 
 SMOKE = profiles.get("smoke")
@@ -48,3 +50,18 @@ def test_a_question_is_measured_and_drawn_and_part_of_a_run(position, output, mo
     of_map, job = jobs.by_job("tiny-random", SMOKE, ["16"], distances)
     assert of_map.is_map
     assert job.name == "tiny-random-16-unhealed"
+
+
+EXPERIMENTS = {one.__name__: one for row in notebooks.NOTEBOOKS.values() for one in row.experiments}
+TEXTS = [file.read_text("utf-8") for file in (paths.ROOT / "notebooks").glob("*.ipynb")]
+OR_RECORDED = set(re.findall(r'tables\.(?:to_draw|or_recorded)\([^"]*"(\w+)\\"', "".join(TEXTS)))
+
+
+@pytest.mark.parametrize("name", sorted(OR_RECORDED))
+def test_of_what_a_model_cannot_answer_the_record_is_drawn(name, output, monkeypatch):
+    """Every row of the run is a gap; of moved states this ended notebook 10 once."""
+    monkeypatch.setenv(paths.DRAW_ONLY, "1")
+    requests = EXPERIMENTS[name]("tiny-random", Distances(4), SMOKE)
+    gaps = measure.TABLES.get(name, scores.table)(requests)
+    drawn = tables.or_recorded(gaps, SMOKE, name)
+    assert drawn.value.notna().any()

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.evaluation import Task
+from replication.beyond import depth_probe
 from replication.beyond.biases import LETTERS
 from replication.beyond.depth_probe import (
     answers_of,
@@ -60,7 +61,6 @@ WHOLE_STATE, OTHER_STATE = "the whole model's state", "another question's state"
 NO_OPTIONS, NO_QUESTION = "no attention to the options", "no attention to the question"
 FIRST = 0.5  # of the depth: OTHER_STATE is put in from here on
 WINDOWS = {"early": (0.36, 0.58), "middle": (0.58, 0.79), "late": (0.79, 1.0)}  # of the layers
-NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
 CUT = ["strategy", "block_size"]
 MARKERS_OF_SIZE = {3: "^", 6: "o"}
 TITLES = {  # of the panels, with what stands below their axes
@@ -98,9 +98,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     value: the accuracy; of OTHER_STATE how often the answer is the letter that the other question
     got. `donors`: which question that is.
     """
-    pairs = zip(requests, fetching.fetch(requests), strict=True)
-    rows = [request.labels | row for request, result in pairs for row in result]
-    return pd.DataFrame(rows, columns=None if rows else NO_ROWS)
+    return depth_probe.table(requests)
 
 
 def _measured(params: dict) -> list[dict]:
