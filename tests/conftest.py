@@ -243,6 +243,11 @@ def output(tmp_path, monkeypatch):
     return tmp_path
 
 
+def note_above(figure) -> str:
+    """Return what is written above a figure's panels, in one line."""
+    return " ".join(figure.get_suptitle().split())
+
+
 def replicate(folder, *arguments: str, cwd=paths.ROOT, **variables) -> subprocess.CompletedProcess:
     """Run `python -m replication`; all that it leaves is in `folder`."""
     environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(folder)} | variables

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances, score
+from conftest import Distances, note_above, score
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -133,7 +133,7 @@ def drawn_beside_record(name: str, own) -> Figure:
 @pytest.mark.parametrize("name", OF_TABLES)
 def test_without_a_point_of_the_run_the_record_is_drawn_in_full_and_it_is_said_once(name):
     figure = drawn_beside_record(name, lambda table: table.iloc[:0])
-    assert figure.get_suptitle().count("all points are the recorded run's") == 1
+    assert note_above(figure).count("all points are the recorded run's") == 1
     shades = {line.get_alpha() for axis in figure.axes for line, *_ in axis.containers if line}
     assert shades <= {1, None}
     assert not [text for axis in figure.axes for text in axis.texts]  # no label on a curve
@@ -182,7 +182,7 @@ def test_behind_a_point_of_the_run_the_record_is_pale(name):
     figure = drawn_beside_record(name, lambda table: table[table.model == "smollm2-135m"])
     shades = {line.get_alpha() for axis in figure.axes for line, *_ in axis.containers if line}
     assert shades == {1, style.PALE}
-    assert "recorded run's" not in figure.get_suptitle()
+    assert "recorded run's" not in note_above(figure)
     names = [text.get_text() for text in figure.legends[0].texts]
     assert any("recorded: SmolLM2-135M" in name for name in names)
 
@@ -215,8 +215,7 @@ def test_figure_depth_is_three_cuts_and_its_table_all():
     assert len(end) == 3
     figure = depth_probe.figure_depth(depths.assign(model=tables.RECORD + depths.model))
     assert (
-        figure.get_suptitle()
-        == "This run measures none of this: all points are the recorded run's."
+        note_above(figure) == "This run measures none of this: all points are the recorded run's."
     )
 
 
@@ -281,7 +280,7 @@ def test_a_difference_that_healing_did_not_make_is_not_drawn(
     made = pd.DataFrame(rows)
     made["examples"] = [answers.astype(float) for answers in made.examples]
     figure = getattr(figures, f"figure_{name}")(made)
-    assert figure.get_suptitle() == (
+    assert note_above(figure) == (
         f"m, ARC-Easy by content: {why.format(first, other)}" if why else ""
     )
     assert len(figure.axes) == (1 if why else 2)
@@ -370,3 +369,11 @@ def test_colours_of_one_picture_are_told_apart(red_share, least):
         for pair in combinations(names, 2):
             first, second = (lab(style.colour(name), red_share) for name in pair)
             assert np.linalg.norm(first - second) >= least, pair
+
+
+def test_a_note_above_a_figure_is_no_wider_than_the_figure():
+    """A line of five panels' names made quick's figure 9 twice as wide as its panels."""
+    figure = plt.figure(figsize=(style.WIDTH, 2))
+    style.note_above(figure, "ARC-Easy accuracy (similarity), minus the lowest rank; " * 5)
+    assert figure.get_suptitle().count("\n") > 1
+    assert figure._suptitle.get_window_extent().width <= figure.bbox.width

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Distances, measured_scores
+from conftest import Distances, measured_scores, note_above
 
 from lib.blocks import UNPRUNED, Block
 from replication import claims, figures, paths, profiles, tables
@@ -161,7 +161,7 @@ def test_beside_a_run_stands_the_recorded_model_that_answers_all(draw, name):
     whole = rows[(rows.model == f"recorded: {QWEN}") & (rows.block_size == 0)]
     for task in ("mmlu", "boolq", "arc_easy"):
         assert whole.set_index("task").value[task] in {values[0] for values in drawn}
-    above = figure.get_suptitle()
+    above = note_above(figure)
     assert "Qwen2.5-Coder-1.5B" in above and above.endswith("all points are the recorded run's.")
     pale = [line for axis in figure.axes for line, *_ in axis.containers if line.get_alpha() < 1]
     assert bool(pale) == (name == SMOLLM2)
@@ -207,7 +207,7 @@ def test_few_questions_are_not_drawn_and_the_record_stands_behind(n, drawn):
     own_lines = [line for line in lines if set(line.get_ydata()) == {0.5}]
     assert [line.get_alpha() for line in own_lines] == [1.0] * drawn
     said = "Qwen2.5-Coder: all" if drawn else "All"
-    assert f"{said} points are the recorded run's." in figure.get_suptitle()
+    assert f"{said} points are the recorded run's." in note_above(figure)
     assert len({line.get_color() for line in lines}) == 3  # of as many models
     uncut = run_of(SMOLLM2, n).query("block_size == 0")
     shown = tables.or_recorded(uncut, quick, "unhealed")

@@ -6,6 +6,7 @@ model, greys are references (chance, the floor) and what an axis shows behind it
 
 import io
 import json
+import textwrap
 from itertools import product
 from pathlib import Path
 
@@ -31,6 +32,7 @@ UNSHOWN = [  # too long, or another each time
     *("examples", "weights", "choices", "answers", "losses"),
     *("took", "request", "environment", "prompt_digest"),
 ]
+LETTERS_AN_INCH = 15  # of a note above the panels
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
@@ -223,8 +225,10 @@ def _counts(scores: pd.DataFrame) -> str:
 
 
 def note_above(figure: Figure, *notes: str) -> None:
-    """Write lines above all panels, if there are any."""
-    if note := "\n".join(filter(None, notes)):
+    """Write lines above all panels, if there are any, each broken at the figure's width."""
+    width = int(LETTERS_AN_INCH * figure.get_figwidth())
+    lines = [line for note in notes for line in note.splitlines()]
+    if note := "\n".join(textwrap.fill(line, width) for line in lines):
         figure.suptitle(note, x=0, ha="left", fontsize=8)
         figure.set_figheight(figure.get_figheight() + 0.16 * len(note.splitlines()))
 
