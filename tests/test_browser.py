@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -18,6 +19,18 @@ BLOCK = """([side, l, n]) => {
     const box = plot.getBoundingClientRect();
     return [box.x + _size.l + xaxis.d2p(l), box.y + _size.t + yaxis.d2p(n)];
 }"""
+
+
+def sent_maps(folder, maps) -> dict:
+    """Write files as strangers send them: of two maps of one name, and what is no map."""
+    whole = explorer._map(explorer.Explored("m", maps[QWEN].distances, "Weights: w."))
+    contents = {"qwen": {"sent": whole}, "empty": {}}
+    contents["smollm"] = {"sent": explorer._map(explorer.Explored("m", maps[SMOLLM].distances))}
+    contents["damaged"] = {"damaged": whole | {"whole": whole["whole"] | {"regions": []}}}
+    files = {name: folder / f"{name}.json" for name in contents}
+    for name, file in files.items():
+        file.write_text(json.dumps(contents[name]))
+    return files
 
 
 @pytest.fixture
@@ -57,18 +70,14 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     page.keyboard.press("ArrowDown")
     expect(card).to_contain_text("Block(11, 8) drops layers 11 to 18 of 30")
 
-    sent = output / "map.json"
-    exported = explorer._map(explorer.Explored("m", maps[QWEN].distances))
-    sent.write_text(json.dumps({"sent": exported}))
-    page.locator("#files").set_input_files(sent)
+    sent = sent_maps(output, maps)
+    page.locator("#files").set_input_files(sent["qwen"])
     expect(page.locator("#right .name")).to_have_text("sent")
     expect(page.locator("#right .card")).to_contain_text("Block(11, 8) drops layers 11 to 18 of 24")
-
-    del exported["whole"]["regions"]
-    damaged = output / "damaged.json"
-    damaged.write_text(json.dumps({"damaged": exported}))
-    page.locator("#files").set_input_files(damaged)
-    expect(page.locator("#said")).to_contain_text("is no map")
+    page.locator("#files").set_input_files([sent["damaged"], sent["empty"]])
+    for name in ("damaged", "empty"):
+        expect(page.locator("#said")).to_contain_text(f"{name}.json is no map")
+    page.locator("[name=left]").select_option(SMOLLM)
     page.set_viewport_size({"width": 400, "height": 800})
     page.wait_for_function("document.documentElement.scrollWidth <= 400")  # plots follow later
     page.set_viewport_size({"width": 1300, "height": 1000})
@@ -86,4 +95,46 @@ def test_file_shows_what_is_chosen_and_keeps_it_in_its_link(page, output):
     expect(page.locator("#difference")).to_contain_text("right minus left")
     assert sides.all_inner_texts() == texts
     assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
+    assert page.errors == []
+
+
+# of the page: gives it files by their paths' texts, as a hand that drops them
+DROP = """files => {
+    const data = new DataTransfer();
+    for (const [name, text] of files) data.items.add(new File([text], name));
+    document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true}));
+}"""
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped"])
+def test_two_maps_of_strangers_stand_side_by_side_and_each_beside_its_twin(page, output, way):
+    """Also two of one name. An island that the growth-only twin has, too, says so."""
+    maps = explorer.maps(own=False)
+    file, sent = output / "explorer.html", sent_maps(output, maps)
+    file.write_text(explorer.page({QWEN: maps[QWEN]}))
+    page.goto(file.as_uri())
+    files = [sent[name] for name in ("qwen", "smollm")]
+    if way == "chosen":
+        page.locator("#files").set_input_files(files)
+    else:
+        page.evaluate(DROP, [[file.name, file.read_text()] for file in files])
+    expect(page.locator("#left .name")).to_have_text("sent")
+    expect(page.locator("#right .name")).to_have_text("sent, smollm.json")
+    expect(page.locator("#left .source")).to_have_text("Weights: w.")
+    expect(page.locator("#right .card")).to_contain_text("of 30")
+    page.locator("[name=right]").select_option(QWEN)
+    page.locator("[name=left]").select_option("sent, smollm.json")
+    page.locator("[name=twin]").check()
+    expect(page.locator("#right .name")).to_have_text("sent, smollm.json, growth only")
+    turns = np.diagonal(maps[SMOLLM].distances.matrix, 1)
+    grown = np.arccos(np.prod(np.cos(np.pi * turns[12:21]))) / np.pi  # all below a right angle
+    page.mouse.click(*page.evaluate(BLOCK, ["right", 12, 9]))
+    expect(page.locator("#right .card")).to_contain_text(f"{grown:.4f}")
+    rows = page.locator("#left .found tr[data-l]").all_inner_texts()
+    expected = islands.by_growth(maps[SMOLLM].distances.matrix)
+    assert [row.split()[-1] for row in rows] == ["yes" if of else "no" for of in expected]
+    assert len(rows) > 0
+    for width in (1200, 800, 400):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
     assert page.errors == []

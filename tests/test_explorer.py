@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from test_islands import a_map
 
 from lib.blocks import BlockDistances
+from lib.models import registry
 from replication import paths, tables
 from replication.analysis import islands
 from replication.measure import damage
@@ -23,6 +25,7 @@ def write_run(folder: Path, model: str = "m", **changes) -> None:
     changes: of the requests of losses.
     """
     weights = {"model": model, "revision": "1", "dtype": "bfloat16", "quantization": None}
+    weights["profile"] = "smoke"
     params = weights | {"max_tokens": 24, "data": "file:/home/notes.txt", "data_revision": "1a2b"}
     rows = []
     for size, recipe in ((0, {}), (2, {}), (2, {"recipe": {"steps": 8, "rank": 4, "seed": 1}})):
@@ -97,6 +100,57 @@ def test_the_page_has_the_islands_of_every_threshold(data, maps, place):
     np.testing.assert_allclose(table.stability.astype(float), expected.stability, atol=1e-5)
 
 
+def test_the_growth_only_twin_of_a_map_is_in_the_page(data, maps):
+    """Its cosines are products of those of the layers; an island that it has is not its map's."""
+    for name, distances in maps.items():
+        shown = data["maps"][name]
+        turns = np.minimum(np.diagonal(distances.matrix, 1), islands.RIGHT_ANGLE)
+        for size, row in enumerate(shown["twin"]["distance"], start=1):
+            for start, value in enumerate(row[: len(turns) - size + 1]):
+                product = np.prod(np.cos(np.pi * turns[start : start + size]))
+                assert value == pytest.approx(np.arccos(product) / np.pi, abs=1e-5)
+        assert all(of["by_growth"] for table in shown["twin"]["whole"]["islands"] for of in table)
+    in_maps = [of for one in data["maps"].values() for t in one["whole"]["islands"] for of in t]
+    assert not all(of["by_growth"] for of in in_maps)
+
+
+def test_a_matrix_of_anybody_is_a_map(output, maps, monkeypatch):
+    """By the lines of the README. Half of it is enough. Islands and regions are those of the map
+    that it was taken from."""
+    matrix = maps["large"].matrix / 2
+    measured = replace(maps["large"], matrix=matrix)
+    expected, here = islands.islands(measured), islands.islands(np.triu(matrix))
+    unknown = ["standard_error", "stability"]
+    pd.testing.assert_frame_equal(here.drop(columns=unknown), expected.drop(columns=unknown))
+    assert here[unknown].isna().all().all()
+    readme = (paths.ROOT / "replication" / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n([^`]*explorer\.write.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(output)
+    monkeypatch.setattr(explorer, "maps", lambda own: {})  # the recorded ones take seconds
+    np.save("distances.npy", matrix)
+    exec(lines, {})
+    page = (output / "mine.html").read_text()
+    data = json.loads(re.search(r'<script id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])
+    assert data["opened"] == ["mine", "mine"]
+    assert data["maps"]["mine"]["whole"]["regions"][9] == islands.regions(matrix, 0.1).tolist()
+
+
+@pytest.mark.parametrize(
+    "matrix, reason",
+    [
+        (np.ones((3, 4)), r"shape \(3, 4\)"),
+        (np.ones(9), "shape"),
+        (np.zeros((9, 9)), "not all 0"),
+        (np.full((9, 9), 30.0), "half turns"),
+        (np.full((9, 9), -0.1), "half turns"),
+        (np.full((9, 9), np.nan), "half turns"),
+    ],
+)
+def test_what_is_no_map_is_refused_in_a_sentence(matrix, reason):
+    with pytest.raises(ValueError, match=reason):
+        islands.islands(matrix)
+
+
 def test_maps_at_hand(output):
     """Those of the recorded run with damage, scores and texts, and of each of your runs."""
     write_run(output / "data" / "tables" / "smoke")
@@ -150,7 +204,10 @@ def test_the_maps_of_a_run_are_exported_without_a_path(output, monkeypatch, mode
     text = (output / "map.json").read_text()
     assert "/home" not in text
     ((label, exported),) = json.loads(text).items()
-    assert label.endswith(" (64 texts of notes.txt (1a2b), 24 tokens, bfloat16)")
+    assert label.endswith(" (smoke, 64 texts)")
+    source = "Profile: smoke. Weights: {}revision 1, bfloat16. Texts: 64 of notes.txt (1a2b), "
+    note = "Instruct; 4-bit weights (Q4_1), dequantised, " * (model in registry.MODELS)
+    assert exported["source"] == f"{source.format(note)}24 tokens each."
     assert (exported["model"], exported["layers"]) == (name, 4)
     with pytest.raises(ValueError, match="Nothing of run 'quick' is there"):
         explorer.export("quick", output / "map.json")

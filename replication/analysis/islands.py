@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from lib.blocks import BlockDistances
+
 THRESHOLD = 0.1  # of the row-rescaled distance: what is below counts as similar
 RESAMPLES = 200
 FEWEST_FOLDS = 16  # for a stability
+FEWEST_LAYERS = 2  # of a map
 RIGHT_ANGLE = 0.499  # in half turns: a layer that adds an orthogonal direction turns by less
 BAND = 1  # the label of the main region in `regions`; islands have those above it
 # A block's neighbours in (n, l): shifted by one layer, or longer or shorter by one at either end.
@@ -64,13 +67,16 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame:
     """The islands of a map, the largest first: similar blocks apart from the main one (`regions`).
 
-    distances: a BlockDistances. A row an island: whether it is shallower or deeper than the band
-    (by the mean middle of the blocks), the starts l and sizes n of its blocks, the layers these
-    drop (0-indexed, last_layer included), its most similar block (by the row-rescaled distance)
-    with its distance and standard error, its area (number of blocks), and its stability: the share
-    of bootstraps of the folds (`again`, by default `resampled`) in which an island reappears that
-    shares half of the blocks of both. Stability is NaN with fewer than 16 folds.
+    distances: a BlockDistances, or a matrix as `of_matrix` takes it. A row an island: whether it is
+    shallower or deeper than the band (by the mean middle of the blocks), the starts l and sizes n
+    of its blocks, the layers these drop (0-indexed, last_layer included), its most similar block
+    (by the row-rescaled distance) with its distance and standard error, its area (number of
+    blocks), and its stability: the share of bootstraps of the folds (`again`, by default
+    `resampled`) in which an island reappears that shares half of the blocks of both. Stability is
+    NaN with fewer than 16 folds.
     """
+    if not isinstance(distances, BlockDistances):
+        distances = of_matrix(distances)
     labels = regions(distances.matrix, threshold)
     if again is None:
         again = resampled(distances.folds, threshold)
@@ -80,6 +86,34 @@ def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame
     rows = [_region(distances, labels, label) for label in range(BAND, labels.max() + 1)]
     table = pd.DataFrame(rows).assign(threshold=threshold, stability=[np.nan, *stability])
     return table[1:].reset_index(drop=True)  # without the band, whose row gives the columns
+
+
+def of_matrix(matrix: np.ndarray) -> BlockDistances:
+    """Return the map of a matrix of distances, measured by any program; without errors or folds.
+
+    matrix: (L+1, L+1), [l, m] for l < m: how far the states turn between the inputs of layers l and
+    m (m = L: the output of the last one), in half turns. What is below the diagonal is not read.
+    Raises ValueError for any other.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.ndim != 2 or len(matrix) != matrix.shape[1] or len(matrix) < FEWEST_LAYERS + 1:
+        raise ValueError(
+            f"A map of L layers is a matrix (L+1, L+1), L at least {FEWEST_LAYERS}, not one of "
+            f"shape {matrix.shape}."
+        )
+    above = matrix[np.triu_indices(len(matrix), k=1)]
+    if not (np.isfinite(above).all() and above.min() >= 0 and 0 < above.max() <= 1):
+        raise ValueError(
+            "Distances are half turns, from 0 to 1, and not all 0: arccos(cosine) / pi. Those "
+            f"above the diagonal go from {above.min():.3g} to {above.max():.3g}."
+        )
+    upper = np.triu(matrix, 1)
+    return _without_errors(upper + upper.T)
+
+
+def _without_errors(matrix: np.ndarray) -> BlockDistances:
+    unknown, no_folds = np.full_like(matrix, np.nan), np.empty((0, *matrix.shape))
+    return BlockDistances(matrix, unknown, no_folds, num_sequences=0)
 
 
 def _region(distances, labels: np.ndarray, label: int) -> dict:
@@ -109,10 +143,11 @@ def _region(distances, labels: np.ndarray, label: int) -> dict:
 
 def resampled(folds: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """The `regions` of RESAMPLES bootstraps of the folds (F, L+1, L+1); none of fewer than 16."""
+    if len(folds) < FEWEST_FOLDS:
+        return np.array([])
     random = np.random.default_rng(0)
     draws = random.integers(len(folds), size=(RESAMPLES, len(folds)))
-    again = [regions(folds[draw].mean(0), threshold) for draw in draws]
-    return np.array(again)[: RESAMPLES if len(folds) >= FEWEST_FOLDS else 0]
+    return np.array([regions(folds[draw].mean(0), threshold) for draw in draws])
 
 
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
@@ -121,8 +156,7 @@ def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
     Those that are there, too, in the map of `growth_only` do not count.
     """
     labels = regions(matrix, threshold)
-    grown = regions(growth_only(np.diagonal(matrix, 1)), threshold)
-    own = ~_matches_by_iou(labels, grown)
+    own = ~by_growth(matrix, threshold)
     middles = [_middle(labels, label) for label in range(BAND + 1, labels.max() + 1)]
     return int(np.sum(own & (np.array(middles) < _middle(labels, BAND))))
 
@@ -136,8 +170,7 @@ def islands_table(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:
     for name, threshold in product(maps, thresholds):
         matrix = maps[name].matrix
         table = islands(maps[name], threshold)
-        grown = regions(growth_only(np.diagonal(matrix, 1)), threshold)
-        table["by_growth"] = _matches_by_iou(regions(matrix, threshold), grown)
+        table["by_growth"] = by_growth(matrix, threshold)
         table.insert(0, "model", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -157,6 +190,17 @@ def growth_only(turns: np.ndarray) -> np.ndarray:
     cosines = np.cos(np.pi * np.minimum(turns, RIGHT_ANGLE))
     depths = np.concatenate([[0], np.log(cosines).cumsum()])
     return np.arccos(np.exp(-abs(depths[:, None] - depths))) / np.pi
+
+
+def twin(matrix: np.ndarray) -> BlockDistances:
+    """Return the map of `growth_only` with the turns of the layers of a matrix of distances."""
+    return _without_errors(growth_only(np.diagonal(matrix, 1)))
+
+
+def by_growth(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+    """Return of each island of a matrix whether the map of `growth_only` has it, too."""
+    grown = regions(twin(matrix).matrix, threshold)
+    return _matches_by_iou(regions(matrix, threshold), grown)
 
 
 def islands_of_noise(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:

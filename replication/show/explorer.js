@@ -5,6 +5,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const FORM = document.querySelector("form");
 const SIDES = ["left", "right"];
+const SENT = {};  // what files said, by the label of their map
 const RESCALED = "rescaled distance", SHARE = "in an island, % of draws";
 const VIEWS = {
   [RESCALED]: map => map.now.rescaled,
@@ -58,6 +59,7 @@ function prepared(map) {
     const most = rows.map(score => score.shots).sort((a, b) => count(b) - count(a))[0];  // those of the most blocks
     if (rows.length) map.scored[DATA.tasks[task]] = grid(rows.filter(score => score.shots === most), "value");
   }
+  if (map.twin) prepared(map.twin);
   map.scores = {};
   for (const score of scores) {
     const task = (DATA.tasks[score.task] ?? score.task) + score.shots;
@@ -72,9 +74,12 @@ function best(map, n) {
   return values.indexOf(here.length ? Math.min(...here) : undefined);
 }
 
+const isTwin = side => side === "right" && on("twin") && "twin" in DATA.maps[chosen("left")];
+const nameOf = side => isTwin(side) ? `${chosen("left")}, growth only` : chosen(side);
+
 // The map of a side, with its islands `now`: at the chosen threshold
 function mapOf(side) {
-  const map = DATA.maps[chosen(side)];
+  const map = isTwin(side) ? DATA.maps[chosen("left")].twin : DATA.maps[chosen(side)];
   map.now = map.whole;
   map.place = DATA.thresholds.indexOf(Number(chosen("threshold")));
   map.regions = map.now.regions[map.place];
@@ -230,7 +235,7 @@ function card(map, block) {
   return `<b>Block(${l}, ${n})</b> ${layersOf(block)} of ${map.layers}. Click the grey text to copy it.<table>`
     + lines.map(([name, text]) => `<tr><th>${name}</th><td>${text}</td></tr>`).join("")
     + `</table>${written(map, key)}${hurt(map, block)}<pre>Block(${l}, ${n})</pre>`
-    + `<pre>make prune MODEL=${escaped(map.model)} START=${l} LAYERS=${n} OUT=smaller</pre>`;
+    + (map.model && `<pre>make prune MODEL=${escaped(map.model)} START=${l} LAYERS=${n} OUT=smaller</pre>`);
 }
 
 // The scores of a task: after dropping the block, next to the whole model's; healed ones folded
@@ -268,8 +273,9 @@ function hurt(map, { l, n }) {
 function table(map) {
   const rows = map.islands.map(i => `<tr data-l="${i.block_start}" data-n="${i.block_size}"><td>${[i.island, i.side,
     `${i.first_start}–${i.last_start}`, `${i.smallest_size}–${i.largest_size}`, i.area,
-    `Block(${i.block_start}, ${i.block_size})`, fixed(i.stability, 2)].join("</td><td>")}</td></tr>`);
-  return rows.length ? "<table><tr><th>island<th>side<th>starts<th>sizes<th>blocks<th>most similar<th>stability</tr>"
+    `Block(${i.block_start}, ${i.block_size})`, fixed(i.stability, 2), { true: "yes", false: "no" }[i.by_growth] ?? "–"]
+    .join("</td><td>")}</td></tr>`);
+  return rows.length ? "<table><tr><th>island<th>side<th>starts<th>sizes<th>blocks<th>most similar<th>stability<th>by growth</tr>"
     + rows.join("") + "</table>" : "No islands at this threshold.";
 }
 
@@ -280,7 +286,7 @@ function draw() {
   const maps = Object.fromEntries(SIDES.map(side => [side, mapOf(side)]));
   for (const [side, map] of Object.entries(maps)) {
     const part = name => document.querySelector(`#${side} .${name}`), block = blockOf(side, maps);
-    part("name").textContent = chosen(side);
+    part("name").textContent = nameOf(side);
     part("source").textContent = map.source;
     part("card").innerHTML = card(map, block);
     part("card").classList.toggle("chosen", side === chosen("side"));
@@ -313,6 +319,7 @@ function begin() {
   addEventListener("hashchange", () => restore(location.hash));
   FORM.addEventListener("input", event => {
     if (event.target === n) toBest();
+    if (event.target.name === "right") FORM.elements.twin.checked = false;
     draw();
   });
   // The arrows move the chosen block: left and right its start, up and down its size
@@ -366,29 +373,41 @@ function point(side, block) {
 
 // A map of a file, if all that is drawn of it is there
 function complete(map) {
+  if (map.twin) complete(map.twin);
   const isWhole = ["regions", "share", "islands"].every(name => map.whole[name].length === DATA.thresholds.length);
   if (!isWhole || map.distance.length !== map.layers - 1) throw new Error("a part is missing");
   return map;
 }
 
-// Open files that `make figure-4 EXPORT=…` has written: their maps join the lists, the first one on the right
+// Open files that `make figure-4 EXPORT=…` has written: their maps join the lists. The first two are shown side by
+// side, a single one on the right
 async function add(files) {
-  const said = document.getElementById("said");
+  const opened = [], wrong = [];
   for (const file of files) {
     try {
-      const maps = JSON.parse(await file.text());
-      for (const map of Object.values(maps)) prepared(complete(map));
-      for (const [label, map] of Object.entries(maps)) {
+      const maps = Object.entries(JSON.parse(await file.text()));
+      if (!maps.length) throw new Error("no map");
+      for (const [, map] of maps) complete(map);
+      for (const [name, map] of maps) {
+        // another map of the same name, say of another's run, gets the file's name
+        const label = name in DATA.maps && JSON.stringify(map) !== SENT[name] ? `${name}, ${file.name}` : name;
         if (!(label in DATA.maps)) for (const side of SIDES) FORM.elements[side].append(new Option(label));
-        DATA.maps[label] = map;
+        SENT[label] = JSON.stringify(map);
+        DATA.maps[label] = prepared(map);
+        opened.push(label);
         FORM.elements.l.max = FORM.elements.n.max = Math.max(FORM.elements.n.max, map.layers - 1);
       }
-      FORM.elements.right.value = Object.keys(maps)[0];
-      said.textContent = `Opened ${Object.keys(maps).join(", ")}.`;
     } catch {
-      said.textContent = `${file.name} is no map: write one by make figure-4 MODELS=… EXPORT=file.`;
+      wrong.push(`${file.name} is no map: write one by make figure-4 MODELS=… EXPORT=file.`);
     }
   }
+  if (opened.length) {
+    FORM.elements.twin.checked = false;
+    [FORM.elements.right.value, FORM.elements.left.value] = opened.length > 1 ? [opened[1], opened[0]]
+      : [opened[0], chosen("left")];
+  }
+  const message = opened.length ? [`Opened ${opened.join(" and ")}.`, ...wrong] : wrong;
+  document.getElementById("said").textContent = message.join(" ");
   draw();
 }
 

@@ -38,9 +38,13 @@ FRAME = '<div><iframe srcdoc="{}" style="width: 100%; height: 1500px; border: 0"
 BLOCK = list(tables.BLOCK)
 WEIGHTS = ["model", "revision", "quantization"]  # what a map and its damage and scores share
 ISLAND = ["island", "side", "first_start", "last_start", "smallest_size", "largest_size"]
-ISLAND += [*BLOCK, "area", "stability"]  # what the page shows of an island
+ISLAND += [*BLOCK, "area", "stability", "by_growth"]  # what the page shows of an island
 DAMAGE = [*BLOCK, "value", "standard_error", "examples"]
-SOURCE = "{n} texts of {data} ({data_revision:.8}), {max_tokens} tokens, {dtype}"
+SOURCE = "Profile: {profile}. Weights: {weights}. Texts: {n} of {data} ({data_revision:.8}), "
+SOURCE += "{max_tokens} tokens each"
+GROWTH = "No texts: a stream that each layer turns as far as the model does, in a random direction."
+MINE = "A matrix of your own, without errors."
+NOTES = {row["name"]: row["note"] for row in storage.rows(registry.TABLE)}  # of weights
 ENDS = ", each text cut at a random place"
 KEY = [*BLOCK, "task", "shots", "treatment"]  # of a score
 SCORE = [*KEY, "value", "standard_error"]
@@ -50,10 +54,10 @@ SCORE = [*KEY, "value", "standard_error"]
 class Explored:
     """The map of a model, and what else is known of its blocks.
 
-    source: how it was measured. damage: by BLOCK value and standard_error (nats), and examples, the
-    rise of each text; repeats: the same after running a block twice. scores: by KEY value,
-    standard_error and n (shots: examples in the prompt, as text); block (0, 0) is the unpruned
-    model. texts: what the model writes after each of `prompts`, by (start, size).
+    source: of which profile, weights and texts. damage: by BLOCK value and standard_error (nats),
+    and examples, the rise of each text; repeats: the same after running a block twice. scores: by
+    KEY value, standard_error and n (shots: examples in the prompt, as text); block (0, 0) is the
+    unpruned model. texts: what the model writes after each of `prompts`, by (start, size).
     """
 
     model: str
@@ -78,17 +82,25 @@ def maps(own: bool = True) -> dict[str, Explored]:
         for name, rows in _read(folder, "similarity").groupby("model"):
             params = tables.with_settings(rows).iloc[0].to_dict()
             params["data"] = Path(params["data"]).name  # of a file, no folders
+            params["weights"] = _weights(name, params)
             source = SOURCE.format(**params) + ENDS * bool(params["cut_at_random"])
             explored[f"{registry.label(name)} ({run})"] = Explored(
                 name,
                 tables.distances_of(rows),
-                ", ".join(filter(None, [source, params["quantization"]])),
+                f"{source}.",
                 _of_weights(params, damage),
                 _of_weights(params, repeats),
                 _of_weights(params, scores),
                 *_texts(params),
             )
     return explored
+
+
+def _weights(name: str, params: dict) -> str:
+    """Return in words what a map was measured with: the file, its revision, and its format."""
+    packed = f"packed in {params['quantization']}" if params["quantization"] else ""
+    revision = f"revision {params['revision']:.8}"
+    return ", ".join(filter(None, [NOTES.get(name), revision, params["dtype"], packed]))
 
 
 def _folders(own: bool) -> dict[str, Path]:
@@ -153,8 +165,11 @@ def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[st
 # ---- to the page ----------------------------------------------------------------------------
 
 
-def page(maps: dict[str, Explored]) -> str:
-    """Return the page that shows any two of some maps, by their labels."""
+def page(maps: dict[str, Explored], opened: list[str] | None = None) -> str:
+    """Return the page that shows any two of some maps, by their labels.
+
+    opened: the labels of the left and the right map; one twice: beside its growth-only twin.
+    """
     texts = paths.RECORDED / "texts.json"
     data = {
         "thresholds": THRESHOLDS,
@@ -162,7 +177,9 @@ def page(maps: dict[str, Explored]) -> str:
         "scored": SCORED,
         "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
         "maps": {label: _map(explored) for label, explored in maps.items()},
-        "opened": _opened(maps),
+        "opened": opened or _opened(maps),
+        "recorded": profiles.RECORDED,
+        "most_texts": profiles.PROFILES[profiles.RECORDED].similarity_sequences,
     }
     return TEMPLATES.get_template("explorer.html.j2").render(
         data,
@@ -172,6 +189,19 @@ def page(maps: dict[str, Explored]) -> str:
         looks=LOOKS,
         threshold=islands.THRESHOLD,
     )
+
+
+def write(matrices: dict[str, np.ndarray], file: Path | str) -> None:
+    """Write the page of maps of your own, by their labels, and of the recorded ones.
+
+    matrices: as `islands.of_matrix` takes them; it raises ValueError for others. Two are opened
+    side by side, one beside its growth-only twin.
+    """
+    own = {
+        label: Explored("", islands.of_matrix(matrix), MINE) for label, matrix in matrices.items()
+    }
+    opened = [*own, *own][:2]
+    storage.atomic_write(Path(file), page(own | maps(own=False), opened).encode())
 
 
 def _json(data: dict) -> str:
@@ -196,6 +226,12 @@ def inline(page: str) -> HTML:
 
 def _map(explored: Explored) -> dict:
     """Return what the page knows of a map; values of blocks are lists [n-1][l], null elsewhere."""
+    grown = islands.twin(explored.distances.matrix)
+    return _grid(explored) | {"twin": _grid(Explored("", grown, GROWTH))}
+
+
+def _grid(explored: Explored) -> dict:
+    """Return what the page knows of a map, but for its twin."""
     distances = explored.distances
     layers = distances.num_layers
     is_local = Path(explored.model).is_absolute()  # a folder or a file: its path stays private
@@ -220,12 +256,11 @@ def _islands(distances: BlockDistances) -> dict:
     for threshold in THRESHOLDS:
         regions = islands.regions(distances.matrix, threshold)
         again = islands.resampled(distances.folds, threshold)
-        share = np.full(regions.shape, np.nan)
-        if len(again):
-            share = 100 * np.mean(again > islands.BAND, axis=0)
+        share = _listed(100 * np.mean(again > islands.BAND, axis=0), 0) if len(again) else None
         table = islands.islands(distances, threshold, again)
+        table["by_growth"] = islands.by_growth(distances.matrix, threshold)
         data["regions"].append(regions.tolist())
-        data["share"].append(_listed(share, 0))
+        data["share"].append(share)
         data["islands"].append(_records(table, ISLAND))
     return data
 
@@ -247,11 +282,11 @@ def export(run: str, file: Path) -> None:
 
     Raises ValueError if the run has measured none.
     """
-    own = {
-        f"{registry.label(explored.model)} ({explored.source})": _map(explored)
-        for label, explored in maps().items()
-        if label.endswith(f"(your run {run})")
-    }
+    own = {}
+    for label, explored in maps().items():
+        name, is_own, _ = label.rpartition(f" (your run {run})")
+        if is_own:
+            own[f"{name} ({run}, {explored.distances.num_sequences} texts)"] = _map(explored)
     if not own:
         raise ValueError(f"Nothing of run {run!r} is there: make figure-4 measures its maps.")
     storage.atomic_write(file, _json(own).encode())
