@@ -60,6 +60,7 @@ def maps():
         "small": at_random(6),
         "large": at_random(9),
         "few </script>": at_random(3, folds=4),
+        "turns": a_map(lambda l, n: 0.03 * (l + n), 0, 7, folds=4),  # more, the deeper a layer
     }
 
 
