@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lib.data.encoding import Row
-from lib.data.prompts import KINDS, Kind, question_set, register
 from lib.data.scoring import accuracy_with_ties, loglikelihoods
+from lib.tasks import KINDS, Kind, question_set, register
 
 __all__ = ["KINDS", "Kind", "Task", "question_set", "register", "task"]  # and others
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
@@ -159,7 +159,7 @@ class Task:
     @property
     def majority(self) -> float | None:
         """The score of always giving the commonest answer, where answers mean the same (BoolQ)."""
-        return self.baselines()["letter"] if self.name == "boolq" else None
+        return self.baselines()["letter"] if self.kind.same_choices else None
 
 
 def task(name: str, source: str = "wheels", **counts) -> Task:

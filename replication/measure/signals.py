@@ -113,10 +113,10 @@ def is_futile(request: Request) -> bool:
 
 
 def why_futile(request: Request) -> str | None:
-    """Return the status of a cut that is not asked, since the whole model is at its floor, or is
-    not told from it by so many questions; None of one that is asked."""
-    if not needs_signal(request):
-        return None
+    """Return the status of a score that is not asked: its source lacks the questions, or the whole
+    model is at its floor, or not above it by so many questions. None of one that is asked."""
+    if request.status_of_data or not needs_signal(request):
+        return request.status_of_data
     if is_known(request):
         known = recorded()[_key(request)]
     else:
@@ -131,12 +131,13 @@ def why_futile(request: Request) -> str | None:
 
 
 def asked(requests: Iterable[Request]) -> list[Request]:
-    """Return the requests without those of no question, and without those that the record shows to
-    be futile."""
+    """Return the requests without those of no question, or of questions that their source lacks,
+    and without those that the record shows to be futile."""
     return [
         one
         for one in requests
         if one.params.get("questions") != 0
+        and not one.status_of_data
         and not (needs_signal(one) and is_known(one) and is_futile(one))
     ]
 
@@ -145,5 +146,6 @@ def asked_first(requests: Iterable[Request]) -> list[Request]:
     """Return the requests to whole models that decide what is asked of cuts: of models that the
     record does not know."""
     unknown = [one for one in requests if one.kind == "scores" and needs_signal(one)]
+    unknown = [one for one in unknown if not one.status_of_data]
     wholes = [whole_of(one) for one in unknown if not is_known(one)]
     return list({str(one.params): one for one in wholes}.values())

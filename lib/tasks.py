@@ -1,0 +1,135 @@
+"""The tasks, a row each: what is asked of which data, how it is read and scored, what it is called.
+
+Adding a task takes a row here; its prompt is a function of `data/prompts.py`, or one beside its
+row. A set of questions that has no row in `data/hub.csv` or `data/assets.csv` stands in the row of
+its task, as a `Hub` or a `File`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+
+from lib.data import encoding, prompts, scoring
+from lib.data.encoding import Row
+from lib.data.sets import DataSet
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table: what builds, encodes and scores a task, and what it is called."""
+
+    build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
+    counts: tuple[str, ...]  # the counts that `build` takes, named as in a result's key
+    rows: Callable[[dict, object], list[Row]]
+    unit: str  # "accuracy", "nats" or "bits per byte"
+    data: DataSet  # its set of questions: the name of one that has a row, or a Hub or File
+    label: str
+    score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
+    per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
+    same_choices: bool = False  # of every question, so that always one of them is a baseline
+    generated: bool = False  # the model continues each row; its text is scored
+    like: str = ""  # the task that tells whether a model can answer this one, if another does
+    version: int = 0  # bumped by hand when this task alone changes
+
+    @property
+    def completes(self) -> bool:
+        """Whether the choices are texts of their own, not names of what stands in the prompt."""
+        return self.rows is encoding.completions
+
+
+CHOICES, TEXTS = encoding.one_token_choices, encoding.completions
+SHOTS = ("questions", "shots")
+ORDERED = (*SHOTS, "shot_order")
+
+
+def multiple_choice(
+    data: DataSet,
+    read: Callable[[dict], dict],
+    label: str,
+    form: prompts.Form = prompts.by_content,
+    counts: tuple[str, ...] = ("questions",),
+) -> Kind:
+    """Return the row of a task of questions and options, as `prompts.multiple_choice` asks them.
+
+    form: `prompts.by_content` compares the texts of the options, `prompts.by_letter` lists them and
+    compares letters. counts: ORDERED with solved examples.
+    """
+    build = partial(prompts.multiple_choice, data=data, read=read, form=form)
+    rows = CHOICES if form is prompts.by_letter else TEXTS
+    return Kind(build, counts, rows, "accuracy", data, label)
+
+
+_kinds = {
+    "mmlu": Kind(
+        prompts.mmlu, ("subjects", *ORDERED), CHOICES, "accuracy", "mmlu", "MMLU by letter"
+    ),
+    "boolq": Kind(
+        prompts.boolq,
+        ("questions",),
+        CHOICES,
+        "accuracy",
+        "boolq",
+        "BoolQ",
+        same_choices=True,
+    ),
+    "arc_easy": Kind(
+        prompts.arc_easy, ORDERED, TEXTS, "accuracy", "arc_easy", "ARC-Easy by content"
+    ),
+    "arc_easy_test": Kind(
+        prompts.arc_easy_test,
+        SHOTS,
+        TEXTS,
+        "accuracy",
+        "arc_easy_test",
+        "ARC-Easy (test) by content",
+    ),
+    "c4": Kind(
+        prompts.c4,
+        ("sequences", "max_tokens"),
+        encoding.text,
+        "nats",
+        "c4",
+        "C4 loss in nats",
+        scoring.loss,
+    ),
+    "hellaswag": Kind(
+        prompts.hellaswag,
+        ("questions",),
+        TEXTS,
+        "accuracy",
+        "hellaswag",
+        "HellaSwag",
+        per_character=True,
+    ),
+    "gsm8k": Kind(
+        prompts.gsm8k,
+        (*SHOTS, "new_tokens"),
+        encoding.prompt,
+        "accuracy",
+        "gsm8k",
+        "GSM8K, written",
+        scoring.exact_match,
+        generated=True,
+    ),
+    "gsm8k_bpb": Kind(
+        prompts.gsm8k, SHOTS, TEXTS, "bits per byte", "gsm8k", "GSM8K, gold", scoring.bits_per_byte
+    ),
+}
+KINDS = MappingProxyType(_kinds)  # read only
+
+
+def register(tasks: Mapping[str, Kind]) -> None:
+    """Add tasks to KINDS. Raises ValueError if another has the name."""
+    for name, kind in tasks.items():
+        if _kinds.setdefault(name, kind) != kind:
+            raise ValueError(f"There is a task {name!r} already: choose another name.")
+
+
+def question_set(name: str) -> str:
+    """The set that a task's questions are of, by the start of its name: of mmlu_x mmlu."""
+    known = max((kind for kind in KINDS if f"{name}_".startswith(f"{kind}_")), key=len, default="")
+    if not known:
+        return name
+    data = KINDS[known].data
+    return data if isinstance(data, str) else known
