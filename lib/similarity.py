@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from lib.blocks import BlockDistances
-from lib.models.decoder import residual_stream
+from lib.models.decoder import residual_stream, run_decoder
 
 FOLDS = 16
 
@@ -81,7 +81,7 @@ def last_token_states(model, batch: dict) -> torch.Tensor:
     rows = torch.arange(len(ids), device=model.device)
     states = []
     with residual_stream(model, lambda l, x: states.append(x[rows, last])):
-        model.get_decoder()(input_ids=ids, use_cache=False)
+        run_decoder(model, ids)
     return torch.stack([x.to(model.device) for x in states], dim=1)
 
 

@@ -31,6 +31,7 @@ from lib.models.decoder import (
     decoder_layers,
     fp32_target_logits,
     residual_stream,
+    run_decoder,
 )
 from lib.models.layers import run_after_block
 from lib.models.reading import Batch, greedy_texts, prefix_batches
@@ -176,19 +177,14 @@ def final_states(
         decoder_layers(model)[-1].register_forward_hook(note_width),
         residual_stream(model, states.__setitem__, at=depths),
     ):
-        full = _forward(model, ids, cache)
+        full = run_decoder(model, ids, cache)
     # taken before any cut runs: a map may read what this very pass has left behind
     inputs = {block: block.across(states[block.start]) for block in cuts}
     yield UNPRUNED, full
     for block in cuts:
         with run_after_block(model, block, inputs[block], widths[0]):
-            final = _forward(model, ids, cache_of(block))
+            final = run_decoder(model, ids, cache_of(block))
         yield block, final
-
-
-def _forward(model, ids: torch.Tensor, cache: DynamicCache | None) -> torch.Tensor:
-    decoder = model.get_decoder()
-    return decoder(input_ids=ids, cache=cache, use_cache=cache is not None).last_hidden_state
 
 
 def shares_prefixes(model) -> bool:

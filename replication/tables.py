@@ -24,6 +24,7 @@ from replication.profiles import DRAWN, PROFILES, RECORDED, Profile
 BLOCK = ("block_start", "block_size")
 LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
 FEWEST = 30  # questions: no accuracy on fewer is drawn or judged
+FEWEST_TEXTS = 20  # of a loss: no verdict rests on fewer
 SETTINGS = ("kind", "shots", "shot_order", "patched", "max_tokens", "data", "data_revision")
 SETTINGS += ("cut_at_random",)  # of a map
 SETTINGS += ("rank", "steps", "seed")  # of a healing

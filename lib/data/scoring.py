@@ -37,8 +37,8 @@ def exact_match(example: dict, outputs: list[str]) -> tuple[float, float]:
 
 def _number(text: str) -> str | None:
     """Return the first number after "####" without commas and a full stop; None without any."""
-    found = re.search(r"#### (-?[0-9.,]+)", text)
-    return found and found[1].replace(",", "").removesuffix(".")
+    match = re.search(r"#### (-?[0-9.,]+)", text)
+    return match and match[1].replace(",", "").removesuffix(".")
 
 
 def accuracy_with_ties(compared: np.ndarray, answer: int) -> float:

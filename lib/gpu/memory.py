@@ -13,7 +13,7 @@ from math import ceil
 
 import torch
 
-from lib.models.decoder import decoder_layers
+from lib.models.decoder import decoder_layers, get_decoder
 
 MICRO_BATCH = 8  # sequences at a time, at most: of 16 more is recomputed, 4 % more hours
 ADAPTER_BYTES = 16  # of an adapter's number: itself, its gradient, AdamW's two moments, in fp32
@@ -85,7 +85,7 @@ def recomputing(model, budget: ActivationBudget) -> Iterator[None]:
 
     model.activation_checkpointing_enable()
     model.disable_input_require_grads()  # or gradients would flow to the embeddings
-    hook = model.get_decoder().register_forward_pre_hook(choose, with_kwargs=True)
+    hook = get_decoder(model).register_forward_pre_hook(choose, with_kwargs=True)
     try:
         yield
     finally:

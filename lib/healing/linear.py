@@ -22,7 +22,7 @@ from torch import nn
 
 from lib.blocks import Block
 from lib.healing import lora
-from lib.models.decoder import residual_stream
+from lib.models.decoder import residual_stream, run_decoder
 from lib.models.layers import only_layers
 
 RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
@@ -190,7 +190,7 @@ def _accumulate_moments(
     fit, held, num_read = {}, {}, 0
     with _noted_states(model, blocks, sources) as states:
         for batch in batches:
-            model.get_decoder()(input_ids=batch["input_ids"].to(model.device), use_cache=False)
+            run_decoder(model, batch["input_ids"].to(model.device))
             is_token = batch["attention_mask"].bool()
             # texts are numbered across batches, and each is wholly fitted on or wholly held out
             numbers = num_read + torch.arange(len(is_token))
@@ -276,7 +276,7 @@ def _is_added_as_it_is(model, module: nn.Module) -> bool:
 
     def read():
         with residual_stream(model, lambda l, x: states.append(x.float()), at=[1]):
-            model.get_decoder()(input_ids=ids, use_cache=False)
+            run_decoder(model, ids)
 
     read()
     draw = torch.Generator().manual_seed(0)

@@ -6,15 +6,31 @@ from unittest import mock
 
 import torch
 from torch import nn
+from transformers import Cache
 from transformers.modeling_outputs import MoEModelOutputWithPastAndCrossAttentions
 
 from lib.models.registry import ModelError
 
 
+def get_decoder(model) -> nn.Module:
+    """The decoder of a model: embeddings, layers and final norm (of a multimodal model, those of
+    its text part). The only place that asks a model for it."""
+    return model.get_decoder()
+
+
+def run_decoder(model, ids: torch.Tensor, cache: Cache | None = None) -> torch.Tensor:
+    """Read tokens (B, T) without lm_head; return the states after the final norm, (B, T, D).
+
+    cache: keys and values of the tokens before, to which those of `ids` are added.
+    """
+    decoder, options = get_decoder(model), {} if cache is None else {"cache": cache}
+    return decoder(input_ids=ids, use_cache=bool(options), **options).last_hidden_state
+
+
 def decoder_config(model):
     """The configuration that the decoder reads (of a multimodal model, its text part)."""
     try:
-        return model.get_decoder().config
+        return get_decoder(model).config
     except AttributeError:
         raise ModelError(
             f"{type(model).__name__} calls something else its decoder, so its layers are not found."
@@ -23,7 +39,7 @@ def decoder_config(model):
 
 def decoder_layers(model) -> nn.ModuleList:
     """The list of decoder layers, as long as the configuration says, of any HF decoder."""
-    return getattr(model.get_decoder(), layers_attribute(model))
+    return getattr(get_decoder(model), layers_attribute(model))
 
 
 def layers_attribute(model) -> str:
@@ -34,7 +50,7 @@ def layers_attribute(model) -> str:
     length = decoder_config(model).num_hidden_layers
     lists = [
         name
-        for name, child in model.get_decoder().named_children()
+        for name, child in get_decoder(model).named_children()
         if isinstance(child, nn.ModuleList)
         and len(child) == length
         and next(child.parameters(), None) is not None
@@ -92,7 +108,7 @@ def logits(model, states: torch.Tensor) -> torch.Tensor:
     """
     output = MoEModelOutputWithPastAndCrossAttentions(last_hidden_state=states[None])
     placeholder = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
-    with mock.patch.object(model.get_decoder(), "forward", lambda *args, **kwargs: output):
+    with mock.patch.object(get_decoder(model), "forward", lambda *args, **kwargs: output):
         return model(input_ids=placeholder, use_cache=False).logits[0]
 
 

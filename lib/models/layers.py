@@ -19,7 +19,13 @@ from torch._subclasses import FakeTensorMode
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
 from lib.blocks import Block
-from lib.models.decoder import decoder_config, decoder_layers, layers_attribute
+from lib.models.decoder import (
+    decoder_config,
+    decoder_layers,
+    get_decoder,
+    layers_attribute,
+    run_decoder,
+)
 from lib.models.registry import ModelError
 
 NUMBERS = "layer_numbers"  # in a configuration: of the layers, in the model before any cut
@@ -43,7 +49,7 @@ _INDEX_ATTRIBUTES = ("layer_idx", "layer_id")  # what modules call the number of
 def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
     """Let a model have only the layers `keep`, in that order; yields them; restores on exit."""
     layers = decoder_layers(model)
-    decoder, name = model.get_decoder(), layers_attribute(model)
+    decoder, name = get_decoder(model), layers_attribute(model)
     kept = nn.ModuleList(layers[l] for l in keep)
     # the decoder's configuration says how many layers there are, and the model's own may
     configs = [decoder_config(model)]
@@ -242,7 +248,7 @@ def _order(model) -> list[int]:
     ids = torch.zeros(2, 3, dtype=torch.long, device="meta")
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-            model.get_decoder()(input_ids=ids, use_cache=False)
+            run_decoder(model, ids)
     except RuntimeError:  # after the last layer, one that returns more may be missed
         if len(order) != len(layers):
             raise

@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 
 from lib.blocks import UNPRUNED, Block
 from lib.models import files, layers, machine
+from lib.models.decoder import get_decoder
 from lib.models.files import Checkpoint, open_checkpoint
 from lib.models.registry import ModelError
 
@@ -60,7 +61,7 @@ def load(
 
         norms.fuse_norms(model)
     if dtype == torch.float16:
-        model.get_decoder().register_forward_hook(_check_finite)
+        get_decoder(model).register_forward_hook(_check_finite)
     return model.eval().requires_grad_(False), tokenizer
 
 

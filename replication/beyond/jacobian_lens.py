@@ -203,7 +203,7 @@ def _normed(model, states):
     replaced."""
     import torch
 
-    from lib.models.decoder import decoder_layers
+    from lib.models.decoder import decoder_layers, run_decoder
 
     def replaced(module, args, output):
         if isinstance(output, torch.Tensor):
@@ -213,7 +213,7 @@ def _normed(model, states):
     ids = torch.zeros(1, len(states), dtype=torch.long, device=model.device)
     hook = decoder_layers(model)[-1].register_forward_hook(replaced)
     with hook, torch.no_grad():
-        return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0].float()
+        return run_decoder(model, ids)[0].float()
 
 
 # ---- the question ----------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def read(
     """
     import torch  # here, since the plan loads no torch
 
-    from lib.models.decoder import decoder_layers, residual_stream
+    from lib.models.decoder import decoder_layers, residual_stream, run_decoder
     from lib.models.layers import run_after_block
     from lib.sweep import scored, target_logprobs
 
@@ -178,7 +178,7 @@ def read(
             # no layer runs here: the model's own forward, from an exit at this depth on
             with run_after_block(model, Block(depth, len(layers) - depth), picked, *widths):
                 ids = torch.zeros(picked.shape[:2], dtype=torch.long, device=picked.device)
-                normed = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+                normed = run_decoder(model, ids)
             seen.clear()
             states.append(normed.float().cpu().numpy().astype(np.float16))
             letters.append(scored(model, normed, of_picked))

@@ -104,16 +104,15 @@ def asked_by_letter(
     is_arc = by_letter.questions == "arc_easy"
     sets = by_letter.questions.map({"arc_easy": "ARC-Easy", "mmlu": "MMLU, few"})
     by_letter = by_letter.assign(questions=sets)[is_arc | (by_letter.strategy == "simple")]
-    asked = [letter_biases, by_letter]
-    asked = [scores.assign(symbols=NAMES[0]) for scores in asked]
+    tables = [table.assign(symbols=NAMES[0]) for table in (letter_biases, by_letter)]
     for questions, by_capitals in BY_LETTER.items():
         name = "ARC-Easy" if questions == "arc_easy" else "MMLU, few"
         for task, symbols in zip(by_symbol(questions), NAMES, strict=True):
             of_task = translated[translated.task == task]
             if task == by_capitals != "arc_easy_letters":
                 of_task = of_task[of_task.repair == TRANSLATED]
-            asked.append(of_task.assign(questions=name, symbols=symbols))
-    scores = pd.concat(asked, ignore_index=True)
+            tables.append(of_task.assign(questions=name, symbols=symbols))
+    scores = pd.concat(tables, ignore_index=True)
     is_whole = scores.block_size == 0
     return scores.assign(repair=scores.repair.fillna(EXIT).mask(is_whole, "unpruned"))
 

@@ -203,7 +203,7 @@ def read(
     import torch
     from tqdm.auto import tqdm
 
-    from lib.models.decoder import decoder_layers, fp32_target_logits
+    from lib.models.decoder import decoder_layers, fp32_target_logits, run_decoder
     from lib.pruning import dropped
 
     rows = [row for (row,) in task.rows(tokenizer)]
@@ -221,8 +221,7 @@ def read(
             cache = shared.up_to(row.tokens[:-tail], len(variants))
             ids = torch.tensor([row.tokens[-tail:]] * len(variants), device=model.device)
             with _changed(layers, variants, torch.from_numpy(given), of_row, ids, len(row.tokens)):
-                final = model.get_decoder()(input_ids=ids, cache=cache, use_cache=True)
-            last = final.last_hidden_state[:, -1]
+                last = run_decoder(model, ids, cache)[:, -1]
             targets = torch.tensor(row.target_ids, device=model.device).expand(len(last), -1)
             logits = fp32_target_logits(model, last, targets)
             choices[:, number] = logits.log_softmax(-1).gather(1, targets).cpu().numpy()
@@ -265,23 +264,24 @@ class _SharedStart:
         import torch
         from transformers import DynamicCache
 
-        from lib.models.decoder import decoder_config
+        from lib.models.decoder import decoder_config, run_decoder
 
         self.model, self.start = model, os.path.commonprefix(list(tokens))
         self.cache = DynamicCache(config=decoder_config(model))
         if self.start:
             ids = torch.tensor([self.start], device=model.device)
-            model.get_decoder()(input_ids=ids, cache=self.cache, use_cache=True)
+            run_decoder(model, ids, self.cache)
 
     def up_to(self, tokens: Sequence[int], rows: int):
         """Return the cache of so many equal rows of these tokens."""
         import torch
 
+        from lib.models.decoder import run_decoder
         from lib.sweep import repeated
 
         cache = repeated(self.cache, 1)
         ids = torch.tensor([tokens[len(self.start) :]], device=self.model.device)
-        self.model.get_decoder()(input_ids=ids, cache=cache, use_cache=True)
+        run_decoder(self.model, ids, cache)
         return repeated(cache, rows)
 
 

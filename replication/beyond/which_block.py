@@ -103,13 +103,13 @@ def of_text(model, ids) -> dict[str, np.ndarray]:
     """
     import torch
 
-    from lib.models.decoder import residual_stream
+    from lib.models.decoder import residual_stream, run_decoder
     from lib.similarity import angular_distances
 
     states = []
     with torch.inference_mode():
         with residual_stream(model, lambda l, x: states.append(x[0].float())):
-            model.get_decoder()(input_ids=ids[None].to(model.device), use_cache=False)
+            run_decoder(model, ids[None].to(model.device))
         stream = torch.stack([x.to(model.device) for x in states])
         inputs, outputs = stream[:-1], stream[1:]  # of each layer
         update = (outputs - inputs).norm(dim=-1) / inputs.norm(dim=-1)

@@ -14,9 +14,9 @@ import pandas as pd
 from lib.models import registry
 from replication.analysis.bootstrap import UNDEFINED, Interval
 from replication.profiles import PAPER_TOKENS
+from replication.tables import FEWEST_TEXTS
 
 TABLE = Path(__file__).with_name("claims.csv")
-FEWEST = 20  # examples: below, no verdict rests on them
 LIGHTS = {
     "decided": "●",
     "points this way": "◐",
@@ -131,7 +131,7 @@ def verdict_of(
     unjudged: tuple[str, str] | None = None,
     variants: Mapping[str, Interval] | None = None,
     reservation: str = "",
-    fewest: int = FEWEST,
+    fewest: int = FEWEST_TEXTS,
 ) -> Verdict:
     """Return the verdict of an interval on a part of a claim; without a model it was not run.
 

@@ -226,8 +226,8 @@ class Measured:
         why = f"no signal: standard errors above the floor: {each} (of {SIGNAL})"
         if best < 1:
             return verdict_of(self.part, self.model, unjudged=("not testable here", why))
-        asked = self.run.points(self.table, model=self.model, task=task).n.max()
-        enough = rounded(asked * (SIGNAL / best) ** 2)
+        count = self.run.points(self.table, model=self.model, task=task).n.max()
+        enough = rounded(count * (SIGNAL / best) ** 2)
         why += f"; about {enough} {task} examples would show one"
         return verdict_of(self.part, self.model, unjudged=("can't tell", why))
 

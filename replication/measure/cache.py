@@ -163,17 +163,17 @@ def _as_they_are(rows: pd.DataFrame) -> list[list[dict]]:
 
 def columns(params: dict) -> dict:
     """Return the columns of a row that its parameters tell: weights, block, healing, task."""
-    told = {name: params.get(name) for name in WEIGHTS}
+    row = {name: params.get(name) for name in WEIGHTS}
     recipe = params.get("recipe", {})
     steps = recipe.get("steps", 0)
     if "block_start" in params:
-        told |= {name: params[name] for name in BLOCK}
-        told |= {name: recipe.get(name) for name in ("seed", "rank", "warmup_steps")}
-        told |= {"steps": steps, "decay_steps": recipe.get("decay_steps", 0)}
+        row |= {name: params[name] for name in BLOCK}
+        row |= {name: recipe.get(name) for name in ("seed", "rank", "warmup_steps")}
+        row |= {"steps": steps, "decay_steps": recipe.get("decay_steps", 0)}
     if "task" in params:
-        told |= {"task": params["task"], "shots": params.get("shots")}
-        told["tokens"] = steps * recipe.get("batch", 0) * recipe.get("max_tokens", 0)
-    return told
+        row |= {"task": params["task"], "shots": params.get("shots")}
+        row["tokens"] = steps * recipe.get("batch", 0) * recipe.get("max_tokens", 0)
+    return row
 
 
 def origin(kind: str, params: dict, status: str, seconds=None, environment=None) -> dict:

@@ -151,8 +151,8 @@ def prompt_digest(task: evaluation.Task) -> str:
 
     The key of a result does not know what a function makes of its arguments.
     """
-    asked = [task.examples[0].get(name) for name in ("prompt", "choices", "text")]
-    return hashlib.sha256(cache.canonical(asked).encode()).hexdigest()[:12]
+    question = [task.examples[0].get(name) for name in ("prompt", "choices", "text")]
+    return hashlib.sha256(cache.canonical(question).encode()).hexdigest()[:12]
 
 
 def _heal(r: Request) -> str:
