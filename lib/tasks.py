@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
-from lib.data import encoding, prompts, scoring
+from lib.data import encoding, prompts, scoring, sets
 from lib.data.encoding import Row
-from lib.data.sets import DataSet
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Kind:
     counts: tuple[str, ...]  # the counts that `build` takes, named as in a result's key
     rows: Callable[[dict, object], list[Row]]
     unit: str  # "accuracy", "nats" or "bits per byte"
-    data: DataSet  # its set of questions: the name of one that has a row, or a Hub or File
+    data: sets.DataSet  # its set of questions: the name of one that has a row, or a Hub or File
     label: str
     score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
     per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
@@ -44,7 +43,7 @@ ORDERED = (*SHOTS, "shot_order")
 
 
 def multiple_choice(
-    data: DataSet,
+    data: sets.DataSet,
     read: Callable[[dict], dict],
     label: str,
     form: prompts.Form = prompts.by_content,
@@ -55,7 +54,9 @@ def multiple_choice(
     form: `prompts.by_content` compares the texts of the options, `prompts.by_letter` lists them and
     compares letters. counts: ORDERED with solved examples.
     """
-    build = partial(prompts.multiple_choice, data=data, read=read, form=form)
+    most_shots = prompts.MOST_SHOTS if "shots" in counts else 0
+    of_data = {"data": data, "read": read, "form": form, "most_shots": most_shots}
+    build = partial(prompts.multiple_choice, **of_data)
     rows = CHOICES if form is prompts.by_letter else TEXTS
     return Kind(build, counts, rows, "accuracy", data, label)
 

@@ -103,11 +103,12 @@ def test_every_task_has_rows_and_one_kind():
     assert {*WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(evaluation.KINDS)
     for name, kind in evaluation.KINDS.items():
         assert not kind.like or name.startswith(evaluation.question_set(kind.like))
-        assert evaluation.question_set(name) == kind.data
+        own_data = not isinstance(kind.data, str)
+        assert evaluation.question_set(name) == (name if own_data else kind.data)
     with pytest.raises(ValueError, match="'mmlu' already"):
         evaluation.register({"mmlu": kind})
     for ask in (evaluation.task, real_task):
-        with pytest.raises(ValueError, match="Unknown task 'sciq': choose one of mmlu"):
+        with pytest.raises(ValueError, match="Unknown task 'sciq': choose one of .*mmlu"):
             ask("sciq")
 
 

@@ -15,8 +15,8 @@ from replication.measure import question, scores
 from replication.run import jobs, notebooks
 
 SMOKE = profiles.get("smoke")
-BLOCKS = (paths.ROOT / "replication" / "README.md").read_text("utf-8").split("```python\n")[1:]
-FILE, LINE = (block.split("```")[0] for block in BLOCKS[-2:])
+PAGE = (paths.ROOT / "replication" / "README.md").read_text("utf-8")
+FILE = PAGE.partition("## Add a question")[2].split("```python\n")[1].partition("```")[0]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_question_is_measured_and_drawn_and_part_of_a_run(position, output, mo
     whole = scores[scores.place == "none"].value.item()
     pruned = scores[scores.place != "none"].value
     np.testing.assert_allclose(drawn.value, pruned - whole, atol=1e-6)
-    questions = eval(f"({LINE})", {"position": position})
+    questions = (position.QUESTION,)
     question.register(questions)
     added = notebooks.with_questions(notebooks.NOTEBOOKS, questions)
     monkeypatch.setitem(notebooks.NOTEBOOKS, "16", added["16"])

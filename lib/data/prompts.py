@@ -87,13 +87,15 @@ def multiple_choice(
     data: sets.DataSet,
     read: Callable[[dict], dict],
     form: Form = by_content,
+    most_shots: int = MOST_SHOTS,
 ) -> list[dict]:
     """Question and answer; the solved examples before them, if any, are never scored.
 
+    most_shots: so many questions are kept for examples, however many are shown.
     read: makes of a row of the data set its `question`, its `choices` (texts), and the place of the
     right one (`answer`), as `_plain` does.
     """
-    solved, scored = sets.with_examples(data, source, questions, MOST_SHOTS)
+    solved, scored = sets.with_examples(data, source, questions, most_shots)
     first = _ordered(solved[:shots], shot_order)
     prefix = "".join(_solved(map(read, first), form))
     examples = []
