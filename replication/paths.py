@@ -2,7 +2,7 @@
 
 DEEPER_LAYERS_OUTPUT is another folder for everything that a run writes (results, figures, executed
 notebooks); downloads stay with the checkout. DEEPER_LAYERS_LIVE lets cells that run the model do so
-in the recorded run, too: that is how they are recorded. A run sets two more variables of the
+in the recorded run, too: that is how they are recorded. A run sets three more variables of the
 environment for its kernels and jobs.
 """
 
@@ -23,6 +23,7 @@ FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
 DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # what is missing stays missing, since some jobs have failed
 LIVE = "DEEPER_LAYERS_LIVE"
+FRAMES = "DEEPER_LAYERS_FRAMES"  # sliders leave all their pictures: no reader moves them
 
 
 def draws_only() -> bool:

@@ -57,8 +57,11 @@ def _output(output):
         return (
             nbformat.v4.new_output("stream", name="stdout", text=output.text) if is_said else None
         )
-    if output.output_type == "error" or WIDGET in output.data:
+    if output.output_type == "error":
         return None
+    if WIDGET in output.data:  # of a slider one picture stays, of a bar of progress nothing
+        still = {kind: of for kind, of in output.data.items() if kind == "image/png"}
+        return nbformat.v4.new_output("display_data", data=still) if still else None
     data = {kind: of for kind, of in output.data.items() if not kind.startswith("application")}
     if len(data.get("text/html", "")) > LARGEST:
         data = {"text/html": PICTURE}

@@ -1,15 +1,16 @@
-"""The explorer in a real Chromium, without a network."""
+"""The explorer, the questions and the sliders of pages in a real Chromium, without a network."""
 
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from playwright.sync_api import expect
 
 from lib import storage
 from replication import paths
 from replication.analysis import islands
-from replication.show import explorer
+from replication.show import explorer, questions
 
 pytestmark = pytest.mark.real
 QWEN = "Qwen2.5-Coder-0.5B (recorded run overnight)"
@@ -137,4 +138,107 @@ def test_two_maps_of_strangers_stand_side_by_side_and_each_beside_its_twin(page,
     for width in (1200, 800, 400):
         page.set_viewport_size({"width": width, "height": 1000})
         page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
+    assert page.errors == []
+
+
+# the 1.5B after an early exit of 6 layers, and questions by letter and by content
+RECORDED = paths.RECORDED / "overnight"
+
+
+def recorded(table: str, task: str, strategy: str, n: int) -> dict:
+    """The score of the 1.5B in a recorded table, read without this project's code."""
+    scores = pd.read_parquet(RECORDED / f"{table}.parquet")
+    scores = scores[(scores.model == "qwen2.5-coder-1.5b") & (scores.treatment != "healed")]
+    (row,) = scores[
+        (scores.task == task) & (scores.strategy == strategy) & (scores.block_size == n)
+    ].to_dict("records")
+    return row
+
+
+def letters_of(score: dict, share: float) -> np.ndarray:
+    """The place of each answer after subtracting a share of the other folds' means."""
+    values = np.stack(list(score["choices"]))
+    values, weights = values - values.mean(1, keepdims=True), np.stack(score["weights"])
+    said, places = [], np.arange(len(values)) % 5
+    for i, row in enumerate(values):
+        others = places != i % 5
+        mean = (values[others] * weights[others, None]).sum(0) / weights[others].sum()
+        said.append(int(np.argmax(row - share * mean)))
+    return np.array(said)
+
+
+def share_right(score: dict, said: np.ndarray) -> float:
+    return float(np.average(said == np.array(score["answers"]), weights=score["weights"]))
+
+
+def test_a_slider_brings_hidden_answers_back(page, output):
+    """By mouse and by keys, at 1200 and 400 pixels, without a network. Every number is computed
+    anew from the recorded tables."""
+    file = output / "questions.html"
+    questions.build(file)
+    assert file.stat().st_size < 2e6
+    page.goto(file.as_uri())
+    mmlu = recorded("letter_biases", "mmlu_other", "early exit", 6)
+    by_letter = page.locator("#letters")
+
+    def shown(card, score: dict, said: np.ndarray) -> None:
+        expect(card.locator(".score")).to_contain_text(f"{share_right(score, said):.2f}")
+        counts = np.bincount(said, minlength=4)
+        times = f"It says {'ABCD'[counts.argmax()]} {counts.max()} of {len(said)} times."
+        expect(card.locator(".commonest")).to_have_text(times)
+
+    as_given = letters_of(mmlu, 0)
+    assert (as_given == 0).sum() == 282 and len(as_given) == 285  # what README says
+    shown(by_letter, mmlu, as_given)
+    whole = recorded("letter_biases", "mmlu_other", "none", 0)
+    shown(page.locator("#whole"), whole, letters_of(whole, 0))
+    green = page.locator("#grid button.right")
+    assert green.count() == (as_given == np.array(mmlu["answers"])).sum()
+
+    page.locator("[name=strength]").focus()
+    page.keyboard.press("End")
+    said = letters_of(mmlu, 1)
+    shown(by_letter, mmlu, said)
+    assert share_right(mmlu, said) > share_right(mmlu, as_given) + 0.15
+    right, was = (of == np.array(mmlu["answers"]) for of in (said, as_given))
+    change = f"{(right & ~was).sum()} wrong ones become right and {(was & ~right).sum()} right"
+    expect(page.locator("#change")).to_contain_text(change)
+    page.keyboard.press("ArrowLeft")
+    shown(by_letter, mmlu, letters_of(mmlu, 0.95))
+
+    page.locator("#grid button").first.focus()  # the arrows move from question to question
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#question")).to_contain_text("Question 3 of 285")
+    expect(page.locator("#grid button:focus")).to_have_attribute("data-i", "2")
+    page.locator("[name=size]").focus()
+    page.keyboard.press("ArrowRight")
+    mmlu = recorded("letter_biases", "mmlu_other", "early exit", 7)
+    shown(by_letter, mmlu, letters_of(mmlu, 0.95))
+
+    page.locator("[name=set]").select_option("2")  # ARC-Easy, which was asked by content, too
+    letters = recorded("forms", "arc_easy_letters", "early exit", 7)
+    content = recorded("forms", "arc_easy", "early exit", 7)
+    kept = [len(of) == 4 for of in letters["choices"]]
+    assert all(kept)
+    shown(by_letter, letters, letters_of(letters, 0.95))
+    likeliest = np.array([np.argmax(of) for of in content["choices"]])
+    right = share_right(content, likeliest)
+    assert right == pytest.approx(content["value"], abs=1e-6)  # as recorded
+    expect(page.locator("#content .score")).to_contain_text(f"{right:.2f}")
+    expect(page.locator("#question .text")).not_to_be_empty()
+
+    link, texts = page.url, page.locator(".cards").inner_text()
+    page.goto("about:blank")
+    page.goto(link)
+    assert page.locator(".cards").inner_text() == texts
+    for width in (1200, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
+        page.screenshot(path=f"/tmp/playshots/q_{width}.png", full_page=True)
+    page.goto(file.as_uri())
+    page.reload()
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.screenshot(path="/tmp/playshots/q_start.png", full_page=True)
+    assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
     assert page.errors == []

@@ -144,6 +144,7 @@ def _environment(launch: Launch) -> AbstractContextManager:
         "CUDA_VISIBLE_DEVICES": machine.first_gpu(),
         "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", KEEP_MEMORY),
         RUNNER: str(os.getpid()),
+        paths.FRAMES: "1",
     }
     if launch.read_only:
         variables[paths.DRAW_ONLY] = "1"

@@ -8,10 +8,12 @@ host. It needs no network: formulas are pictures.
 
 import argparse
 import base64
+import hashlib
 import io
 import posixpath
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -27,6 +29,7 @@ from replication import paths, profiles
 from replication.notebook import WIDGET
 from replication.profiles import DRAWN, RECORDED
 from replication.run.notebooks import FIGURES, NOTEBOOKS
+from replication.show import questions
 from replication.tables import RECORD
 
 INDEX = Path(__file__).with_name("index.md.j2")
@@ -34,6 +37,9 @@ PAGE = Path(__file__).with_name("page.html.j2")
 FINDINGS = Path(__file__).with_name("findings.csv")
 GUIDES = ("notebooks/README", "exercises/README")  # pages of text
 KINDS = ["text/html", "text/markdown", "image/png", "text/plain"]  # of outputs, the best first
+EXPLORER = re.compile(r'srcdoc="[^"]*"')  # a page of megabytes within a notebook
+STYLE = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
+LARGE = 2_000  # characters of a style that pages share
 LINK = re.compile(r'<a href="([^":#]+)(#[^"]*)?"[^>]*>(.*?)</a>', re.DOTALL)  # to a file
 SOURCE = re.compile(r"\.(ipynb|md)$")  # of a page
 FORMULA = re.compile(r"(?<!`)(\$\$?)([^$`]+)\1")
@@ -56,18 +62,42 @@ def build(run: str) -> Path:
     with storage.atomic_folder(folder) as site:
         for figures in {paths.ROOT / "figures" / RECORDED, paths.FIGURES / run}:
             if figures.exists():
-                shutil.copytree(figures, site / "figures" / figures.name)
+                no_pages = shutil.ignore_patterns("*.html")  # notebook 08's explorer, a page below
+                shutil.copytree(figures, site / "figures" / figures.name, ignore=no_pages)
+        questions.build(site / "questions.html")
         pages = {f"notebooks/{name}": notebook for name, notebook in notebooks.items()}
         for guide in GUIDES:
             pages[guide] = _text_page((paths.ROOT / f"{guide}.md").read_text(encoding="utf-8"))
         pages["index"] = _text_page(_index(run, site, notebooks))
         addresses = {file.relative_to(site).as_posix() for file in site.rglob("*.*")}
         addresses |= {f"{page}.html" for page in pages}
-        for page, notebook in pages.items():
-            html = _linked(_html(page, notebook), page, addresses)
+        written = {page: _html(page, notebook) for page, notebook in pages.items()}
+        if any(map(EXPLORER.search, written.values())):
+            addresses.add("explorer.html")
+        for page, html in written.items():
+            html = _shared(_linked(html, page, addresses), page, site)
             storage.atomic_write(site / f"{page}.html", html.encode())
         shutil.rmtree(folder, ignore_errors=True)
     return folder / "index.html"
+
+
+def _shared(html: str, page: str, site: Path) -> str:
+    """Return a page without what others have, too, or that is a page itself: files of the site."""
+    up = posixpath.relpath(".", posixpath.dirname(page) or ".")
+
+    def style(match: re.Match) -> str:
+        if len(match[1]) < LARGE:
+            return match[0]
+        name = f"style-{hashlib.sha256(match[1].encode()).hexdigest()[:8]}.css"
+        (site / name).write_text(match[1], encoding="utf-8")
+        return f'<link rel="stylesheet" href="{up}/{name}">'
+
+    def explorer(match: re.Match) -> str:
+        page = unescape(match[0].removeprefix('srcdoc="').removesuffix('"'))
+        (site / "explorer.html").write_text(page, encoding="utf-8")
+        return f'src="{up}/explorer.html"'
+
+    return EXPLORER.sub(explorer, STYLE.sub(style, html))
 
 
 def _index(run: str, site: Path, notebooks: dict[str, NotebookNode]) -> str:

@@ -1,19 +1,30 @@
 """Pictures that sliders change: `slide(figures.figure_islands, maps, threshold=[0.1, 0.2])`.
 
 A picture is a function of tables and of the sliders' values that returns a figure, and computes no
-score. Where there is no kernel (GitHub, a web page) the first picture stands.
+score. A headless run leaves all of them in its notebook, for web pages without a kernel; where
+neither moves (GitHub) the first picture stands.
 """
 
+import base64
+import os
 from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from IPython.display import Markdown
 from ipywidgets import Image, SelectionSlider, VBox
+from jinja2 import Template
 from matplotlib.figure import Figure
 
-from replication.figures.style import STYLE, png
+from replication import paths
+from replication.figures.curves import TASKS
+from replication.figures.style import STYLE, WIDTH, label, png
 
 FIXED = {"savefig.bbox": "standard"}  # one size, so that a picture does not jump
+PAGE = Path(__file__).with_name("slider.html.j2")
+MOST_FRAMES = 32  # of a page: each takes a fifth of a second, and 20 kB
 
 
 def slide(picture: Callable[..., Figure], *tables, **choices: Sequence) -> VBox | Markdown:
@@ -29,15 +40,85 @@ def slide(picture: Callable[..., Figure], *tables, **choices: Sequence) -> VBox 
         start = values[0 if isinstance(values[0], str) else len(values) // 2]
         sliders[name] = SelectionSlider(options=values, value=start, description=name)
 
-    def draw(_change=None) -> None:
-        values = {name: slider.value for name, slider in sliders.items()}
+    def drawn(**values) -> bytes:
         with plt.rc_context(STYLE):
-            image.value = png(picture(*tables, **values), **FIXED)
+            return png(picture(*tables, **values), **FIXED)
+
+    def draw(_change=None) -> None:
+        image.value = drawn(**{name: slider.value for name, slider in sliders.items()})
 
     draw()
     for slider in sliders.values():
         slider.observe(draw, "value")
     box = VBox([*sliders.values(), image])
     live = box._repr_mimebundle_
-    box._repr_mimebundle_ = lambda **kwargs: live(**kwargs) | {"image/png": bytes(image.value)}
+    page = {"text/html": embedded(drawn, sliders)} if paths.FRAMES in os.environ else {}
+    box._repr_mimebundle_ = lambda **kwargs: (
+        live(**kwargs) | page | {"image/png": bytes(image.value)}
+    )
     return box
+
+
+def embedded(drawn: Callable[..., bytes], sliders: dict[str, SelectionSlider]) -> str:
+    """Return sliders and all their pictures as HTML that needs no kernel.
+
+    A slider moves as long as there are at most MOST_FRAMES pictures; else it stays at its start.
+    """
+    moved, fixed, count = {}, {}, 1
+    for name, slider in sliders.items():
+        is_moved = count * len(slider.options) <= MOST_FRAMES
+        count *= len(slider.options) if is_moved else 1
+        (moved if is_moved else fixed)[name] = slider.value
+    frames = []
+    for values in product(*(sliders[name].options for name in moved)):
+        chosen = dict(zip(moved, values, strict=True))
+        frames.append((chosen, base64.b64encode(drawn(**chosen, **fixed)).decode()))
+    template = Template(PAGE.read_text(encoding="utf-8"), autoescape=True)
+    return template.render(sliders=sliders, moved=moved, fixed=fixed, frames=frames)
+
+
+# ---- pictures -------------------------------------------------------------------------------
+
+
+def one_question(cuts: pd.DataFrame, number: int, question: dict, n: int) -> Figure:
+    """Notebook 02: the log-likelihood of each choice of a question after dropping n layers.
+
+    cuts: scores of one model on one task, all with their choices; the question is number `number`
+    of it. A panel for each strategy.
+    """
+    strategies = cuts.strategy[cuts.strategy != "none"].unique()
+    figure, axes = plt.subplots(
+        1, len(strategies), figsize=(WIDTH, 2.6), sharey=True, squeeze=False
+    )
+    texts = list(question["choices"])
+    texts[question["answer"]] += " (right)"
+    lowest = min(choices[number].min() for choices in cuts.choices)
+    for axis, strategy in zip(axes[0], strategies, strict=True):
+        rows = cuts[(cuts.block_size == n) & cuts.strategy.isin([strategy, "none"])]
+        for row in rows.itertuples():
+            likelihoods = row.choices[number]
+            bars = axis.barh(texts, likelihoods, color="0.75")
+            bars[likelihoods.argmax()].set_color("gold")
+        axis.set(xlim=(1.05 * lowest, 0), xlabel="log-likelihood (nats)")
+        axis.set_title(f"{strategy}, n = {n}" + (": not measured" if rows.empty else ""))
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
+    """Notebook 03: what so many steps of healing bring back, after dropping n layers by similarity.
+
+    doses: the scores of one model in measure/dose.py.
+    """
+    tasks = doses.task.unique()
+    figure, axes = plt.subplots(1, len(tasks), figsize=(WIDTH, 2.8))
+    figure.suptitle(f"{label(doses.model.iloc[0])}, n = {n}, {steps} steps", fontsize=9)
+    sizes, lengths = doses.block_size.isin([0, n]), doses.steps.isin([0, steps])
+    ways = doses.strategy.isin(["none", "similarity"]) & (doses.treatment != "control")
+    rows = doses[sizes & lengths & ways]
+    for axis, task in zip(axes, tasks, strict=True):
+        scores = rows[rows.task == task]
+        bars = axis.bar(scores.treatment, scores.value, yerr=scores.standard_error, color="0.7")
+        axis.bar_label(bars, fmt="%.2f", label_type="center")
+        axis.set(title=TASKS[task])
+    return figure
