@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from playwright.sync_api import expect
 from lib import storage
 from replication import paths
 from replication.analysis import islands
-from replication.show import explorer, questions
+from replication.show import explorer, questions, sliders
 
 pytestmark = pytest.mark.real
 QWEN = "Qwen2.5-Coder-0.5B (recorded run overnight)"
@@ -235,10 +236,24 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     for width in (1200, 400):
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
-        page.screenshot(path=f"/tmp/playshots/q_{width}.png", full_page=True)
-    page.goto(file.as_uri())
-    page.reload()
-    page.set_viewport_size({"width": 1200, "height": 900})
-    page.screenshot(path="/tmp/playshots/q_start.png", full_page=True)
     assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
+    assert page.errors == []
+
+
+def test_a_slider_shows_the_picture_of_its_value(page, monkeypatch):
+    """As a headless run leaves it, on a page without a kernel."""
+    monkeypatch.setenv(paths.FRAMES, "1")
+
+    def picture(cut: str, n: int):
+        return plt.figure(figsize=(0.2, 0.2))
+
+    box = sliders.slide(picture, cut=["a", "b", "c"], n=[1, 2])
+    page.set_content(box._repr_mimebundle_()["text/html"])
+    cut, n = page.locator("input").all()
+    for place, name in enumerate("abc"):
+        for number in (1, 2):
+            cut.fill(str(place))
+            n.fill(str(number - 1))
+            expect(page.locator("img:visible")).to_have_attribute("alt", f"cut {name} n {number} ")
+            assert page.locator("output").all_inner_texts() == [name, str(number)]
     assert page.errors == []

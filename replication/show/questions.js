@@ -87,13 +87,13 @@ function drawQuestion(rows) {
   const mark = (values, option) => best(values) === option ? " ◀" : "";
   const lines = LETTERS.map((letter, option) => `<tr class="${option === right ? "correct" : ""}"><th>${letter}</th>`
     + `<td>${question ? escaped(question.options[option]) : ""}${option === right ? " <b>(right)</b>" : ""}</td>`
-    + `<td class="number wide">${given[option].toFixed(2)}${mark(given, option)}</td>`
+    + (strength() ? `<td class="number wide">${given[option].toFixed(2)}${mark(given, option)}</td>` : "")
     + `<td class="number">${rows[chosen][option].toFixed(2)}${mark(rows[chosen], option)}</td>`
     + (content ? `<td class="number">${content[option].toFixed(1)}${mark(content, option)}</td>` : "") + "</tr>");
   document.getElementById("question").innerHTML = `<p class="soft">Question ${chosen + 1} of ${set.answers.length}`
     + `${question?.group ? `, ${escaped(question.group)}` : ""}. Numbers are log-likelihoods in nats; ◀ is the answer.</p>`
     + `<p class="text">${question ? escaped(question.text) : escaped(set.source)}</p><table><tr><th></th><th>option</th>`
-    + `<th class="number wide">as given</th><th class="number">${strength() ? "minus the means" : "by letter"}</th>`
+    + (strength() ? '<th class="number wide">as given</th><th class="number">minus the means</th>' : '<th class="number">by letter</th>')
     + `${content ? '<th class="number">by content</th>' : ""}</tr>${lines.join("")}</table>`;
 }
 

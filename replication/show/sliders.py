@@ -111,12 +111,12 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
     doses: the scores of one model in measure/dose.py.
     """
     tasks = doses.task.unique()
-    figure, axes = plt.subplots(1, len(tasks), figsize=(WIDTH, 2.8))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(WIDTH, 2.8), squeeze=False)
     figure.suptitle(f"{label(doses.model.iloc[0])}, n = {n}, {steps} steps", fontsize=9)
     sizes, lengths = doses.block_size.isin([0, n]), doses.steps.isin([0, steps])
     ways = doses.strategy.isin(["none", "similarity"]) & (doses.treatment != "control")
     rows = doses[sizes & lengths & ways]
-    for axis, task in zip(axes, tasks, strict=True):
+    for axis, task in zip(axes[0], tasks, strict=True):
         scores = rows[rows.task == task]
         bars = axis.bar(scores.treatment, scores.value, yerr=scores.standard_error, color="0.7")
         axis.bar_label(bars, fmt="%.2f", label_type="center")
