@@ -50,7 +50,7 @@ RUN := $(BIN)/python -m replication $(OF_RUN) $(if $(ONLY),--only $(ONLY)) $(if 
 OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL LR SEED NF4 TASKS TEXTS SOURCE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
-LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md data figures lib replication# what notebooks link to
+LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md REPORT.md data figures lib replication# what notebooks link to
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check .
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

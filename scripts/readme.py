@@ -81,10 +81,10 @@ def families() -> str:
         sum(row[column] == "yes" for row in rows) for column in ("cut", "joined", "folded")
     )
     return (
-        f"  Tiny models of {len(rows)} families are tried each night: {cut} can be cut; "
-        f"a healing joins documents of {joined} in one row, and pads the others; {folded} can have "
-        "a map folded in. [The table](models/families.csv) says which, and why others cannot be "
-        "cut.\n"
+        f"  `make nightly` tries a tiny model of each of {len(rows)} families. Of these, {cut} can "
+        f"be cut. In {joined} a healing joins documents in one row, in the others it pads them. "
+        f"Into {folded} a linear map can be folded. [A table](models/families.csv) says which, "
+        "and why others cannot be cut.\n"
     )
 
 

@@ -94,6 +94,7 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
     models = [*moved.model[moved.model.isin(scores.model)], scores.model.iloc[0]]
     panels = by_panel(by_lane(scores[scores.model == models[0]]))
     moved = moved[(moved.model == models[0]) & (moved.block_size == 0)]
+    guess = pd.Series(scores.answers.iloc[0]).value_counts(normalize=True).max()
     last_depth = max(rows.depth.max() for rows in panels.values())
     rows = -(-len(panels) // PER_ROW)
     table = []
@@ -104,7 +105,7 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
             axis.remove()
         for axis, (name, panel) in zip(axes.flat, panels.items(), strict=False):
             passed = handed_on(panel)
-            _draw_lanes(axis, panel, passed)
+            _draw_lanes(axis, panel, passed, guess)
             axis.set_title(name, loc="left")
             axis.set_xlim(0.5, last_depth + 5)
             axis.set_yticks(range(len(LANES)), [shown for shown, _ in LANES.values()])
@@ -123,16 +124,19 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
         return finished(figure, pd.concat(table).reindex(columns=COLUMNS))
 
 
-def _draw_lanes(axis, panel: pd.DataFrame, passed: pd.Series) -> None:
-    """Draw one panel: a strip a lane, the dropped layers hatched, the first loss crossed."""
+def _draw_lanes(axis, panel: pd.DataFrame, passed: pd.Series, guess: float) -> None:
+    """Draw one panel: a strip a lane, white up to the best guess, the dropped layers
+    hatched, the first loss crossed."""
     last, is_lost = panel.depth.max(), False
     for place, (reading, (_, lane_colour)) in enumerate(LANES.items()):
         shades = LinearSegmentedColormap.from_list(reading, ["white", lane_colour])
         for row in panel[panel.reading == reading].itertuples():
-            share = np.clip((row.value - CHANCE) / (1 - CHANCE), 0, 1)
+            share = np.clip((row.value - guess) / (1 - guess), 0, 1)
             axis.barh(place, 1, left=row.depth - 0.5, height=0.6, color=shades(share))
             if row.depth == last:
-                axis.text(last + 1, place, f"{row.value:.2f}", va="center", fontsize=8)
+                behind = {"fc": "white", "ec": "none", "pad": 1}  # of an exit it lies on the hatch
+                number = f"{row.value:.2f}"
+                axis.text(last + 1, place, number, va="center", fontsize=8, bbox=behind)
         if not is_lost and passed.get(reading) < HALF:
             is_lost = True
             axis.plot(last + 2.3, place - 0.5, marker="x", ms=7, mew=2, color=colour("simple"))

@@ -267,14 +267,13 @@ def _variants(
 def reasoning(name: str, distances, profile: Profile) -> list[Request]:
     """The likelihood of GSM8K's gold solutions, at every size, unhealed.
 
-    And what models write to its problems, after one layer and where the profile heals them fully.
+    And what models write to its problems, after one layer and at the depths of healings.
     HellaSwag of the models of the ablations only: it takes longer than all else.
     """
     tasks = ["hellaswag", "gsm8k_bpb"] if name in profile.ablation_models else ["gsm8k_bpb"]
     requests = unhealed(name, distances, profile, tasks, ["similarity"])
     requests += unpruned(name, profile, ["gsm8k"])
-    healed = profile.healed_sizes(distances.num_layers, name) if profile.heals_fully(name) else []
-    sizes = sorted({1, *healed})
+    sizes = sorted({1, *profile.healed_sizes(distances.num_layers, name)})
     return requests + cuts(name, distances, profile, ["gsm8k"], ["similarity"], sizes)
 
 
