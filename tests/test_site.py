@@ -25,7 +25,11 @@ def ran(output, monkeypatch):
         "[next](02_pruning_curves.ipynb), [the library](../lib/blocks.py)",
         "![maps](../figures/overnight/figure_4.png) [words](README.md#a-word) $l^*$",
     ]
-    cells = [v4.new_markdown_cell("\n".join(lines))]
+    page = v4.new_output("display_data", {"text/html": '<iframe srcdoc="&lt;p&gt;maps"></iframe>'})
+    cells = [
+        v4.new_markdown_cell("\n".join(lines)),
+        v4.new_code_cell("explorer", outputs=[page]),
+    ]
     for guide in ("notebooks", "exercises"):
         (output / guide).mkdir()
         (output / guide / "README.md").write_text("## A word")
@@ -83,11 +87,27 @@ def test_the_recorded_run_stands_next_to_no_other(ran):
     assert site.build(profiles.DRAWN).read_text().count("<img") == 3
 
 
+def test_what_pages_share_is_a_file_of_the_site_once(ran):
+    """The explorer, of megabytes, and the styles; and there is a page of questions."""
+    folder = site.build("smoke").parent
+    index = (folder / "index.html").read_text()
+    maps = (folder / "notebooks/01_similarity_heatmaps.html").read_text()
+    assert (folder / "explorer.html").read_text() == "<p>maps"
+    assert '<iframe src="../explorer.html">' in maps and "srcdoc" not in maps
+    for page in ("explorer", "questions"):
+        assert f'<a href="{page}.html">' in index
+    styles = re.findall(r'<link rel="stylesheet" href="([^"]+)">', index)
+    assert styles and all(f'href=".{name}"' in maps for name in styles)  # ./ and ../
+    assert max(map(len, re.findall(r"<style.*?</style>", maps, re.DOTALL))) < 2 * site.LARGE
+
+
 def test_links_lead_to_files_of_the_site(ran):
     folder = site.build("smoke").parent
     for page in folder.rglob("*.html"):
         html = page.read_text()
-        for address in re.findall(r'<(?:a|img)\b[^>]* (?:href|src)="([^":#]+)["#]', html):
+        for address in re.findall(
+            r'<(?:a|img|link|iframe)\b[^>]* (?:href|src)="([^":#]+)["#]', html
+        ):
             assert (page.parent / address).is_file(), (page, address)
     maps = (folder / "notebooks/01_similarity_heatmaps.html").read_text()
     assert '<a href="README.html#a-word">words</a>' in maps

@@ -1,1 +1,1 @@
-"""What shows a run: sliders, the explorer, the site. It reads tables and pictures, nothing else."""
+"""What shows a run: sliders, the explorer, questions, the site. It reads tables and pictures."""

@@ -19,11 +19,11 @@ from jinja2 import Template
 from matplotlib.figure import Figure
 
 from replication import paths
-from replication.figures.curves import TASKS
 from replication.figures.style import STYLE, WIDTH, label, png
 
 FIXED = {"savefig.bbox": "standard"}  # one size, so that a picture does not jump
 PAGE = Path(__file__).with_name("slider.html.j2")
+SCORES = {"arc_easy": "ARC-Easy, accuracy", "c4": "C4 loss, nats"}
 MOST_FRAMES = 32  # of a page: each takes a fifth of a second, and 20 kB
 
 
@@ -120,5 +120,6 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
         scores = rows[rows.task == task]
         bars = axis.bar(scores.treatment, scores.value, yerr=scores.standard_error, color="0.7")
         axis.bar_label(bars, fmt="%.2f", label_type="center")
-        axis.set(title=TASKS[task])
+        highest = doses.value[doses.task == task].where(ways).max()
+        axis.set(title=SCORES.get(task, task), ylim=(0, 1.1 * highest))  # the same of each choice
     return figure
