@@ -55,7 +55,7 @@ LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check .
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-TARGETS := help figures fetch plan report record lab explorer prune test test-all nightly gpu clean clean-all
+TARGETS := help figures fetch plan report record lab explorer questions prune test test-all nightly gpu clean clean-all
 .PHONY: $(TARGETS)
 .DEFAULT_GOAL := help
 
@@ -130,6 +130,9 @@ lab: $(INSTALLED)  ## open copies of the notebooks and exercises in JupyterLab: 
 
 explorer: $(INSTALLED)  ## every distance map at hand, in your browser: figures/explorer.html, one file
 	$(BIN)/python -m replication.show.explorer
+
+questions: $(INSTALLED)  ## what a cut model answers, and a slider that brings hidden answers back: figures/questions.html (fetches 86 MB of questions once)
+	$(BIN)/python -m replication.show.questions
 
 prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=20)
 	$(PRUNE)

