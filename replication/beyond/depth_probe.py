@@ -34,6 +34,7 @@ from replication.beyond.biases import (
     letter_measures,
     readouts,
 )
+from replication.beyond.ridge import STRENGTHS, ridge, unit
 from replication.figures import panels
 from replication.figures.style import colour, label, nothing_measured
 from replication.measure import cache, fetching
@@ -50,7 +51,6 @@ TASKS = {  # the panels' rows, by what is most worth knowing
 }
 CROSSED = ("arc_easy_letters", "mmlu")  # each read out by the other's answers
 CUTS = {"similarity": (3, 5, 6), "simple": (3,)}  # layers dropped
-STRENGTHS = 10.0 ** np.arange(-4, 2)  # of the ridge, times the mean eigenvalue
 SHUFFLES = 100  # of the answers
 PROBED = 2000  # questions of MMLU, at most: all 14,042 would take days of a CPU beside an idle GPU
 AS_LETTERS, PROBE, WHOLE_PROBE = "letters", "in the state", "the whole model's probe"
@@ -233,31 +233,6 @@ def inner_errors(states: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> 
         outputs = ridge(states[~held], targets[~held], states[held])
         errors += np.square(outputs - targets[held]).sum(axis=(1, 3))
     return errors
-
-
-def ridge(states: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Return the outputs of ridge regressions for judged states: (strengths, m, sets, letters).
-
-    states: (n, D); targets: (n, sets, letters). Solved by the eigenvectors of the n x n products,
-    of which all strengths share the work.
-    """
-    mean, mean_target = states.mean(axis=0), targets.mean(axis=0)
-    inputs = states - mean
-    flat = (targets - mean_target).reshape(len(states), -1)
-    eigenvalues, vectors = np.linalg.eigh(inputs @ inputs.T)
-    projected = vectors.T @ flat
-    across = (judged - mean) @ inputs.T @ vectors
-    outputs = []
-    for strength in STRENGTHS:
-        scaled = projected / (eigenvalues + strength * eigenvalues.mean())[:, None]
-        outputs.append((across @ scaled).reshape(len(judged), *targets.shape[1:]) + mean_target)
-    return np.array(outputs)
-
-
-def unit(states: np.ndarray) -> np.ndarray:
-    """Return states of length 1, in fp64."""
-    states = states.astype(float)
-    return states / np.linalg.norm(states, axis=1, keepdims=True)
 
 
 # ---- the figure -----------------------------------------------------------------------------

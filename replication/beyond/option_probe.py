@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from lib.evaluation import Task
 from replication.beyond.biases import FOLDS
-
-STRENGTHS = 10.0 ** np.arange(-4, 2)  # of the ridge, times the mean eigenvalue
+from replication.beyond.ridge import STRENGTHS, solved, unit
 
 
 def cross_fitted(
@@ -40,7 +38,7 @@ def cross_fitted(
     def weights_without(held: Sequence[int], strengths) -> np.ndarray:
         """(strengths, D, 1 + shuffles), fitted on the folds but those of `held`."""
         kept = [products[fold] for fold in range(FOLDS) if fold not in held]
-        return _solved(sum(gram for gram, _ in kept), sum(cross for _, cross in kept), strengths)
+        return solved(sum(gram for gram, _ in kept), sum(cross for _, cross in kept), strengths)
 
     errors = np.zeros((FOLDS, len(STRENGTHS), len(labels)))
     for pair in combinations(range(FOLDS), 2):
@@ -70,27 +68,11 @@ def _products(inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
     return flat.T @ flat, flat.T @ targets.reshape(len(flat), -1)
 
 
-def _solved(gram: np.ndarray, cross: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
-    """Return ridge weights (strengths, D, sets). A strength counts in mean eigenvalues."""
-    identity = np.eye(len(gram))
-    mean = np.trace(gram) / len(gram)
-    return np.array(
-        [cho_solve(cho_factor(gram + strength * mean * identity), cross) for strength in strengths]
-    )
-
-
 def stratified(answers: np.ndarray) -> np.ndarray:
     """Return the fold of each question, (n,): the right places are spread evenly over the folds."""
     folds = np.empty(len(answers), int)
     folds[np.argsort(answers, kind="stable")] = np.arange(len(answers)) % FOLDS
     return folds
-
-
-def unit(states: np.ndarray) -> np.ndarray:
-    """Return states of length 1, in fp64; one of length 0 stays."""
-    states = states.astype(float)
-    lengths = np.linalg.norm(states, axis=-1, keepdims=True)
-    return states / np.where(lengths > 0, lengths, 1)
 
 
 def lengths_and_words(task: Task) -> np.ndarray:
