@@ -20,17 +20,18 @@ from replication import paths
 # the last file that is named before a block of code, in the same paragraph, is that of the block
 BLOCK = re.compile(r"```(diff|json|python)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"`([\w/]+\.(?:py|csv|json|ipynb))`")
-# in the copy, after its run: one process, without what conftest imports
-CHECK = """
+# in the copy, in one process, without what conftest imports
+RUN = """
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
-from replication import plan, profiles
+from replication import __main__, plan, profiles
 from replication.measure import request
 from replication.show import site
 from scripts import readme
 
+assert __main__.main(["--profile", "smoke", "--only", "17"]) == 0
 smoke = profiles.get("smoke")
 
 
@@ -110,21 +111,16 @@ def copy(tmp_path_factory) -> Path:
     return root
 
 
-def run(root: Path, *command: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    options = {"cwd": root, "env": environment, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, *command], **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_what_pages_say_to_add_is_measured_drawn_planned_and_shown(copy):
-    run(copy, "-m", "replication", "--profile", "smoke", "--only", "17")
+    environment = os.environ | {"PYTHONPATH": str(copy)}
+    options = {"cwd": copy, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", RUN], **options)
+    assert done.returncode == 0, done.stdout + done.stderr
     drawn = pd.read_csv(copy / "figures/smoke/figure_riddles.csv")
     assert set(drawn.strategy) == {"none", "similarity", "simple", "middle"}
     assert set(drawn.task) == {"riddles", "c4"}
     assert drawn.value[drawn.task == "c4"].notna().all()
-    pages, _, report = run(copy, "-c", CHECK).partition("<!DOCTYPE html>")
+    pages, _, report = done.stdout.partition("<!DOCTYPE html>")
     assert "Tokens of riddles: counted in 3 questions, by smollm2-135m." in pages
     for name in ("riddles", "position"):
         assert f"**{name}**" in pages
