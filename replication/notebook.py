@@ -96,7 +96,10 @@ def record(files: Sequence[str]) -> None:
 
 def settings(profile: Profile) -> HTML:
     """A profile next to `paper`: all its settings, folded."""
-    columns = {"this run": asdict(profile), "profile paper": asdict(PROFILES["paper"])}
+    columns = {}
+    for title, shown in {"this run": profile, "profile paper": PROFILES["paper"]}.items():
+        of_profile = asdict(shown)
+        columns[title] = of_profile | of_profile.pop("task_counts")
     table = pd.DataFrame(columns).to_html(border=0)
     return HTML(f"<details><summary>all settings</summary>{table}</details>")
 

@@ -48,7 +48,6 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
     sizes, healing = _three_sizes(name, distances, profile), recipe(name, profile)
     requested = unpruned(name, profile, TASKS, repair="unpruned")
     for strategy in STRATEGIES:
-        healed = profile.curve_sizes(distances.num_layers, name, strategy)
         heals = strategy in profile.healed_strategies(name)
         for block in blocks_of(strategy, distances, sizes):
             where = {"fraction": block.size / distances.num_layers, "strategy": strategy}
@@ -56,7 +55,7 @@ def linear_maps(name: str, distances, profile: Profile) -> list[Request]:
                 labels = where | {"treatment": "unhealed", "repair": "plain cut"}
                 requested.append(score(name, profile, task, block, **labels))
                 labels = where | {"treatment": "healed", "repair": "LoRA"}
-                if heals and block.size in healed:
+                if heals:
                     requested.append(score(name, profile, task, block, healing, **labels))
                 for kind in KINDS:
                     labels = where | {"treatment": "mapped", "repair": f"{kind} map"}

@@ -101,7 +101,7 @@ def healed(
         return []
     healing, requests = recipe(name, profile, **changes), []
     for strategy in strategies or profile.healed_strategies(name):
-        of_strategy = sizes or profile.curve_sizes(distances.num_layers, name, strategy)
+        of_strategy = sizes or profile.curve_sizes(distances.num_layers, name)
         requests += cuts(
             name, distances, profile, tasks, [strategy], of_strategy, healing, **labels or {}
         )
@@ -220,7 +220,7 @@ def ranks(name: str, distances, profile: Profile) -> list[Request]:
         if strategy not in profile.rank_strategies(name):  # what figure 5 heals anyway
             rank = recipe(name, profile).rank
             ranked = {f"rank {rank}": (profile, {"rank": rank})}
-            healed_at = profile.curve_sizes(distances.num_layers, name, strategy)
+            healed_at = profile.curve_sizes(distances.num_layers, name)
             at = [size for size in sizes if size in healed_at]
         if at and strategy in profile.healed_strategies(name):
             requests += _variants(name, distances, strategy, ranked, VARIED, at)

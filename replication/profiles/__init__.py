@@ -76,7 +76,6 @@ class Profile:
     dense_fraction: float  # every block size up to here, every second one beyond
     heal_fractions: Fractions  # of the layers dropped where a healing is made
     more_fractions: Fractions  # and where it is, for the curves of notebook 03 only
-    simple_fractions: Fractions  # where simple pruning is healed; empty: at all of these
     prompt_fractions: Fractions  # where prompts vary; empty: at all of heal_fractions
     ablation_fractions: Fractions  # the same for seeds and ranks
     line_fractions: Fractions  # and where they are after shorter healings, as lines
@@ -201,10 +200,8 @@ class Profile:
         fractions = self.heal_fractions if full else OTHER_FRACTIONS
         return sizes_at(fractions, num_layers)
 
-    def curve_sizes(self, num_layers: int, name: str, strategy: str = "similarity") -> list[int]:
+    def curve_sizes(self, num_layers: int, name: str) -> list[int]:
         """Numbers of layers dropped at which the healed curves of notebook 03 have a point."""
-        if strategy == "simple" and self.simple_fractions:
-            return sizes_at(self.simple_fractions, num_layers)
         more = self.more_fractions if self.heals_fully(name) else OTHER_MORE_FRACTIONS
         return sorted({*self.healed_sizes(num_layers, name), *sizes_at(more, num_layers)})
 
