@@ -180,6 +180,9 @@ def main(argv: list[str] | None = None) -> int:
     except (batch.ResultsLocked, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except executors.MachineFailed as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted; the same command resumes from here.", file=sys.stderr)
         return 130

@@ -1,13 +1,13 @@
 """The jobs of a run: their names, what each measures, and their order."""
 
 import pytest
-from conftest import Distances
+from conftest import Distances, start
 
 from lib.models import registry
 from replication import profiles
 from replication.measure import signals
-from replication.run import batch, measuring, stored
-from replication.run.execution import Outcome
+from replication.run import batch, executors, measuring, stored
+from replication.run.execution import Launch, Outcome
 from replication.run.jobs import Job, by_job
 from replication.run.notebooks import NOTEBOOKS
 from replication.run.stored import key_of
@@ -146,3 +146,62 @@ def test_a_model_of_unknown_depth_has_its_other_jobs_after_its_map(output, monke
     whole = batch.Batch({"02": NOTEBOOKS["02"]}, {}, SMOKE)
     batch.run_jobs(whole, executor(tried, {}), batch.Progress(0))
     assert tried == ["tiny-random-map", UNHEALED]
+
+
+# ---- what ends a run -----------------------------------------------------------------------
+
+
+def failed(*reasons: str) -> list[Outcome]:
+    """A launch for each reason, which failed."""
+    return [Outcome("failed", reason) for reason in reasons]
+
+
+FULL = "[Errno 28] No space left on device: '/disk/{}.part'"
+DISK = failed(FULL.format(1), "I/O error: No space left on device (os error 28)", FULL.format(2))
+CARD = failed("CUDA error: ECC", "CUDA error: launch failure", "02_a.ipynb failed: CUDA error: x")
+ALIKE = failed("No file 'a' in /x/1.", "No file 'b' in /x/2.", "b-map failed: No file 'c' in /y.")
+OTHERS = [
+    Outcome(status, "the same")
+    for status in ("ok", "incomplete", "oom", "killed", "lost", "skipped: not available")
+]
+ENDS = {  # how launches end, and after how many the run does
+    "disk": ([*DISK, Outcome("ok")], 3),
+    "card": ([*CARD, Outcome("ok")], 3),
+    "alike": ([Outcome("ok"), *ALIKE, Outcome("ok")], 4),
+    "one bad job": ([Outcome("ok"), DISK[0], Outcome("ok"), *DISK[1:], Outcome("ok")], None),
+    "of different kinds": ([DISK[0], CARD[0], DISK[1], CARD[1], *ALIKE[:2], *DISK[1:]], None),
+    **{each.status: ([each] * 5, None) for each in OTHERS},
+    **{f"{each.status} between": ([*CARD[:2], each, *CARD[:2]], None) for each in OTHERS},
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_three_failures_of_a_kind_in_a_row_end_what_runs_alone(case, monkeypatch):
+    """A broken card or a full disk; not one bad job, nor what needs more memory."""
+    ends, last = ENDS[case]
+    remaining, launches = iter(ends), [Launch(job=str(number)) for number in range(len(ends))]
+    monkeypatch.setattr(executors, "attempt", lambda launch: next(remaining))
+    outcomes = []
+    try:
+        outcomes += executors.one_by_one(launches)
+    except executors.MachineFailed:
+        outcomes = None
+    assert (outcomes is None) == (last is not None)
+    assert len([*remaining]) == len(ends) - (last or len(ends))
+
+
+def test_a_run_that_is_ended_says_how_to_go_on(output, monkeypatch, capsys):
+    """In one sentence; nothing else is tried."""
+    tried = []
+
+    def attempt(launch):
+        tried.append(launch.name)
+        return DISK[0]
+
+    monkeypatch.setattr(executors, "attempt", attempt)
+    numbers = ["01", "02", "03", "04", "09"]
+    assert start("replication", "--profile", "smoke", "--only", *numbers) == 1
+    assert tried == [NOTEBOOKS[number].file for number in numbers[:3]]
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in sentence
+    assert "repeat the command: what is done stays" in sentence

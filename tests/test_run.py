@@ -110,6 +110,7 @@ def test_a_drawn_run_says_why_points_have_no_value(output):
         ("print(json.dumps({'status': 'oom', 'reason': 'it says', 'seconds': 1.0}))", "oom"),
         ("raise SystemExit(os.environ['HF_TOKEN'])", "failed"),
         ("os.kill(os.getpid(), 9)", "killed"),
+        ("os.kill(os.getpid(), 11)", "failed"),  # as a broken driver does
     ],
 )
 def test_a_job_ends_as_its_last_line_says(output, monkeypatch, code, status):

@@ -9,6 +9,8 @@ a process of its own: the run's command, with `--job NAME`.
 import csv
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -34,6 +36,9 @@ KEEP_MEMORY = (  # freed memory stays with the kernel, in large pages: 0.85 of a
 )
 # a row without a value that says so is measured, not missing
 DIVERGED, NO_ANSWER = "diverged", "no answer"
+NAMES_AND_NUMBERS = re.compile(r"""'.*?'|".*?"|\S*[\d/]\S*""")
+# whatever else a message says: each library words a full disk, and each kernel a broken card, anew
+CAUSES = ("no space left on device", "cuda error")
 RUNNER = "DEEPER_LAYERS_RUNNER"  # the process without which a job ends
 STATUSES = {  # of errors, which a kernel passes on by their name
     "GatedError": "skipped: gated",
@@ -92,6 +97,18 @@ class Outcome:
     status: str
     reason: str = ""
     seconds: float = 0.0
+
+    @property
+    def kind_of_failure(self) -> str | None:
+        """Return what failures for one reason have in common; None if this is none of a machine's.
+
+        Too little memory, and what was killed for it, tells of the launch, not of the machine.
+        """
+        if self.status != "failed":
+            return None
+        message = self.reason.rpartition(" failed: ")[2]
+        cause = next((cause for cause in CAUSES if cause in message.lower()), None)
+        return cause or NAMES_AND_NUMBERS.sub("", message)
 
     def json(self) -> str:
         """Return the last line that a job prints."""
@@ -163,8 +180,10 @@ def _run_job(launch: Launch) -> Outcome:
             done = subprocess.run(command, stdout=log, stderr=log, cwd=paths.ROOT)
     finally:
         printed = _strike_out_tokens(launch.log)
-    if done.returncode < 0:
+    if done.returncode == -signal.SIGKILL:  # from outside, as where the machine's memory ends
         return Outcome("killed", "It was killed.")
+    if done.returncode < 0:
+        return Outcome("failed", f"It was ended by {signal.Signals(-done.returncode).name}.")
     last = (printed.splitlines() or ["it printed nothing."])[-1]
     try:
         return Outcome(**json.loads(last))

@@ -13,12 +13,41 @@ from lib.models import machine
 from replication.run.execution import Launch, Outcome, attempt
 
 Executor = Callable[[Sequence[Launch]], Iterator[tuple[Launch, Outcome]]]
+IN_A_ROW = 3  # failures for one reason, after which a machine is taken for broken
+
+
+class MachineFailed(Exception):
+    """Launches failed one after the other for the same reason: a broken card, a full disk."""
+
+
+class Streak:
+    """How many launches have failed for one reason, each right after the other."""
+
+    def __init__(self):
+        self.kind, self.length = None, 0
+
+    def add(self, outcome: Outcome) -> int:
+        """Count another launch, and return how many in a row have failed for its reason."""
+        kind = outcome.kind_of_failure
+        self.length = 0 if kind is None else 1 + self.length * (kind == self.kind)
+        self.kind = kind
+        return self.length
 
 
 def one_by_one(launches: Sequence[Launch]) -> Iterator[tuple[Launch, Outcome]]:
-    """One after the other: each may use the whole machine."""
+    """One after the other: each may use the whole machine.
+
+    Raises MachineFailed after IN_A_ROW failures of a kind: the others would end as they did.
+    """
+    streak = Streak()
     for launch in launches:
-        yield launch, attempt(launch)
+        outcome = attempt(launch)
+        yield launch, outcome
+        if streak.add(outcome) >= IN_A_ROW:
+            raise MachineFailed(
+                f"{IN_A_ROW} in a row failed for the same reason: {outcome.reason} Mend this and "
+                "repeat the command: what is done stays."
+            )
 
 
 def on_all_cores(launches: Sequence[Launch]) -> Iterator[tuple[Launch, Outcome]]:
