@@ -78,7 +78,7 @@ def test_pages_quote_the_profiles():
     (time,) = (row["time"] for row in storage.rows(profiles.TIMES) if row["profile"] == "quick")
     minutes = time.removesuffix(" minutes on two cores")
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"\n- {minutes}: `make figures`" in readme
+    assert f"\n- {minutes} minutes: `make figures`" in readme
     text = (paths.ROOT / "data" / "README.md").read_text(encoding="utf-8")
     quick = profiles.get("quick")
     recipe = profiles.recipe(quick.main_model, quick)
