@@ -10,6 +10,7 @@
 #   CARD=t4             of plan: the card that it is for
 #   OFFLINE=1           of fetch: only looks
 #   TINY=1              of gpu: a small model to try it with
+# Of row: MODEL, and PLAN=1 (CARD=t4) only says what it would take
 # Of prune: MODEL, OUT, LAYERS=6 or a budget:
 #   GB=3  LOSS=+0.3  SPEED=1.3   at most GB of weights, nats more; at least times the speed
 #   SIZES=table         only measures all sizes: block, GB, speed and loss of each
@@ -55,7 +56,7 @@ LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check .
 # a worker takes whole files; no worker's threads are in the other's way
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-TARGETS := help figures fetch plan report record lab explorer questions prune test test-all nightly gpu clean clean-all
+TARGETS := help figures fetch plan report record lab explorer questions row prune test test-all nightly gpu clean clean-all
 .PHONY: $(TARGETS)
 .DEFAULT_GOAL := help
 
@@ -67,6 +68,7 @@ VARIABLES.figure := $(filter-out ONLY,$(RUN_VARIABLES)) EXPORT# of figure-4, say
 VARIABLES.fetch := $(RUN_VARIABLES) OFFLINE
 VARIABLES.plan := $(RUN_VARIABLES) CARD
 VARIABLES.report := PROFILE MODELS TEXTS
+VARIABLES.row := MODEL DTYPE LIMIT PLAN $(if $(PLAN),CARD)
 VARIABLES.prune := MODEL OUT PLAN $(if $(PLAN),CARD) $(OPTIONS)
 VARIABLES.gpu := TINY
 INSTALLATION := PYTHON TORCH TORCH_INDEX CONSTRAINTS WHEELS SYSTEM
@@ -77,8 +79,10 @@ UNKNOWN := $(filter-out $(KNOWN) $(ENVIRONMENT),$(GIVEN))
 ALIKE := $(sort $(foreach name,$(UNKNOWN),$(filter $(name)%,$(KNOWN)) $(foreach known,$(KNOWN),$(if $(filter $(known)%,$(name)),$(known)))))
 $(if $(filter-out $(TARGETS) figure-% .venv/%,$(GOALS)),$(error `make $(GOALS)`: there is no such target, `make help` lists them))
 $(if $(UNKNOWN),$(error `make $(GOALS)` has no variable $(UNKNOWN)$(if $(ALIKE), (did you mean $(ALIKE)?)); it has $(or $(KNOWN),none)))
-ifneq ($(filter prune,$(GOALS)),)
+ifneq ($(filter prune row,$(GOALS)),)
 $(if $(MODEL),,$(error MODEL is missing: give a hub id (owner/name), a folder, a .gguf file or a name))
+endif
+ifneq ($(filter prune,$(GOALS)),)
 $(if $(OUT)$(PLAN),,$(error OUT is missing: give the folder of the smaller checkpoint))
 endif
 
@@ -133,6 +137,10 @@ explorer: $(INSTALLED)  ## every distance map at hand, in your browser: figures/
 
 questions: $(INSTALLED)  ## what a cut model answers, and a slider that brings hidden answers back: figures/questions.html (fetches 86 MB of questions once)
 	$(BIN)/python -m replication.show.questions
+
+row: $(INSTALLED)  ## what a model answers by letter and by content, as a row to send in (MODEL=owner/name; resumes)
+	$(BIN)/python -m replication.row "$(MODEL)" $(if $(DTYPE),--dtype $(DTYPE)) $(if $(LIMIT),--limit $(LIMIT)) \
+		$(if $(PLAN),--plan $(if $(CARD),--card $(CARD)))
 
 prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=20)
 	$(PRUNE)

@@ -1,8 +1,8 @@
 """The parts of README files that are made of the rest: `python -m scripts.readme` renews them.
 
 figures/README.md has the paper's figures one by one beside ours, our own pictures, and the 13
-claims in words, all of the recorded run; lib/README.md counts lib/models/families.csv;
-replication/README.md lists profiles.
+claims in words, all of the recorded run, and the rows of data/rows/;
+lib/README.md counts lib/models/families.csv; replication/README.md lists profiles.
 """
 
 import re
@@ -11,6 +11,8 @@ from functools import cache
 
 from lib import storage
 from replication import claims, paths, profiles
+from replication.row import check
+from replication.row.figure import table as table_of_rows
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 
 BY_FIGURE = paths.ROOT / "scripts" / "figure_by_figure.csv"  # beside the paper's
@@ -74,6 +76,11 @@ def _notebooks(figure: str) -> str:
     return ", ".join(f"[{n}]({folder}/{NOTEBOOKS[n].file}.ipynb)" for n in numbers)
 
 
+def ledger() -> str:
+    """A row per model whose row is in data/rows/."""
+    return table_of_rows(check.read_all())
+
+
 def families() -> str:
     """How many families of decoders can be cut, joined and folded."""
     rows = [row for row in storage.rows(FAMILIES) if not row["cut"].startswith("Not tried")]
@@ -100,6 +107,7 @@ PARTS = {  # of which file, between <!-- name --> and <!-- end of name -->
     "lib/README.md": {"families": families},
     "replication/README.md": {"profiles": runs},
     "figures/README.md": {
+        "rows": ledger,
         "the paper's figures": by_figure,
         "claims": in_words,
         "our figures": figures,

@@ -30,12 +30,16 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.measure",),
     ("replication.claims",),
     ("replication.beyond",),
+<<<<<<< HEAD
     (
         "replication.plan",
         "replication.token_counts",
         "replication.run",
         "replication.unbias",
     ),
+=======
+    ("replication.plan", "replication.run", "replication.unbias", "replication.row"),
+>>>>>>> d0347b9c (A row of the ledger: make row MODEL=owner/name, its schema, its figure, and the rows of the recorded models)
     ("replication.show",),
     ("replication.__main__",),
 )
@@ -45,6 +49,7 @@ LIGHT = (
     "replication.plan",
     "replication.__main__",
     "replication.unbias",
+    "replication.row.__main__",
     "replication.show.site",
     "replication.show.explorer",
     "replication.measure.experiments",
