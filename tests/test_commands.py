@@ -67,6 +67,7 @@ TAKES = {  # beside those of the installation
     "fetch": f"{RUN} ONLY OFFLINE",
     "plan": f"{RUN} ONLY CARD",
     "report": "PROFILE MODELS TEXTS",
+    "row": "MODEL DTYPE LIMIT PLAN CARD",
     "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL LR SEED NF4 "
     "TASKS TEXTS SOURCE LIMIT",
     "gpu": "TINY",

@@ -30,16 +30,13 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("replication.measure",),
     ("replication.claims",),
     ("replication.beyond",),
-<<<<<<< HEAD
     (
         "replication.plan",
         "replication.token_counts",
         "replication.run",
         "replication.unbias",
+        "replication.row",
     ),
-=======
-    ("replication.plan", "replication.run", "replication.unbias", "replication.row"),
->>>>>>> d0347b9c (A row of the ledger: make row MODEL=owner/name, its schema, its figure, and the rows of the recorded models)
     ("replication.show",),
     ("replication.__main__",),
 )

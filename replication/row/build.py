@@ -330,6 +330,9 @@ def _score(value: float, standard_error: float) -> dict:
 
 
 def _interval(estimate: tuple[float, float, float]) -> dict:
+    """Return a value and its ends. Raises Missing if neither is known."""
+    if not np.isfinite(estimate).any():
+        raise Missing("not defined: there is too little to lose")
     return _rounded(dict(zip(("value", "low", "high"), estimate, strict=True)))
 
 
