@@ -15,6 +15,7 @@ from lib.prune import options as prune_options
 from replication import paths, profiles, tables
 from replication.analysis import curves
 from replication.measure import cache, experiments, request, scores
+from replication.run.notebooks import NOTEBOOKS
 
 PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
 (NAME,) = PROFILE.ablation_models
@@ -104,6 +105,28 @@ def test_figures_of_few_models_show_those_that_are_studied(name, models):
     profile = profiles.get(name, models)
     few = profile.main_model, *profile.shown_models, *profile.ablation_models, *profile.rank_models
     assert {*few} <= {*profile.study_models}
+
+
+NAMED = [["qwen2.5-1.5b", "olmo-2-1b"], ["smollm2-135m", "phi-2"], ["mistral-7b", "phi-2"]]
+NAMED += [["smollm2-135m", "qwen2.5-coder-0.5b"]]
+
+
+@pytest.mark.parametrize("models", NAMED, ids=" ".join)
+@pytest.mark.parametrize("name", set(profiles.PROFILES) - {profiles.DRAWN})
+def test_named_models_are_all_asked(name, models):
+    """By each experiment of each notebook, and shown by each figure of a few models. HellaSwag and
+    sums (`stories`) are asked of those that a profile itself names."""
+    profile = profiles.get(name, models)
+    for few in (profile.shown_models, profile.ablation_models, profile.rank_models):
+        assert {*few} == {*models}
+    for notebook in NOTEBOOKS.values():
+        assert {*notebook.models(profile)} == {*models}
+        for experiment in {*notebook.experiments} - {experiments.stories}:
+            asked = [
+                bool(experiment(model, Distances(num_layers=registry.num_layers(model)), profile))
+                for model in models
+            ]
+            assert len({*asked}) == 1, experiment.__name__
 
 
 def test_a_night_draws_six_models_and_heals_one():

@@ -9,9 +9,11 @@ import pytest
 from conftest import Distances, note_above, score
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lib import storage
 from lib.blocks import BlockDistances
+from lib.models import registry
 from replication import figures, measure, paths, profiles, tables
 from replication.beyond import (
     depth_probe,
@@ -19,6 +21,7 @@ from replication.beyond import (
     letters,
     option_ends,
     repair,
+    route,
     transplant,
 )
 from replication.figures import curves, panels, style
@@ -137,6 +140,29 @@ def test_without_a_point_of_the_run_the_record_is_drawn_in_full_and_it_is_said_o
     shades = {line.get_alpha() for axis in figure.axes for line, *_ in axis.containers if line}
     assert shades <= {1, None}
     assert not [text for axis in figure.axes for text in axis.texts]  # no label on a curve
+
+
+@pytest.mark.parametrize("name", [*OF_TABLES, "depth", "route"])
+def test_a_figure_of_two_models_draws_and_names_both(name):
+    """The record's clearest model, and the same scores as another's."""
+    of_tables = OF_TABLES | {"depth": ("depths",), "route": ("option_ends", "transplants")}
+    tabs = [tables.read(table, RECORDED) for table in of_tables[name]]
+    measured = tabs[-1][(tabs[-1].block_size > 0) & tabs[-1].value.notna()]
+    model = (
+        "qwen2.5-coder-1.5b" if "qwen2.5-coder-1.5b" in set(measured.model) else QUICK.main_model
+    )
+    own = [table[table.model == model] for table in tabs]
+    tabs = [pd.concat([table, table.assign(model="phi-2")], ignore_index=True) for table in own]
+    if of_tables[name][0] == "unhealed":
+        tabs = [pd.concat(tabs, ignore_index=True)]
+    of_models = [(model, "phi-2")] if name in ("1d", "5") else []
+    places = (*MODULES, depth_probe, route)
+    draw = [getattr(of, f"figure_{name}") for of in places if hasattr(of, f"figure_{name}")]
+    figure = draw[0](*tabs, *of_models)
+    shown = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert registry.label(model) in shown and "Phi-2" in shown
+    values = figure.table[figure.table.value.notna()].groupby("model").value.count()
+    assert values[model] == values["phi-2"] > 0
 
 
 ONE_SCORE_A_PLACE = [name for name in OF_TABLES if name != "last_layers"]

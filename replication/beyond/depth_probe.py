@@ -67,8 +67,9 @@ NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
 
 
 def depths(name: str, distances, profile: Profile) -> list[Request]:
-    """Return each task whole and after CUTS, of the main model, on PROBED questions at most."""
-    if name != profile.main_model:
+    """Return each task whole and after CUTS, of the profile's `question_models`, on PROBED
+    questions at most."""
+    if name not in profile.question_models:
         return []
     of_a_subject = min(profile.mmlu_questions, PROBED // profile.mmlu_subjects)
     fewer = replace(profile, mmlu_questions=of_a_subject)
@@ -273,12 +274,14 @@ def figure_depth(scores: pd.DataFrame) -> Figure:
     first_task = next(task for task in TASKS if task in set(accuracies.task))
     drawn = accuracies[accuracies.task == first_task]
     whole = drawn[drawn.block_size == 0]
-    places = {}
+    places, several = {}, drawn.model.nunique() > 1
     for (model, strategy, start, size), of_cut in drawn.groupby(["model", "strategy", *BLOCK]):
         if (strategy, size) in DRAWN:
-            name = f"{strategy}, {size} layers" if size else f"{label(model)}\nwhole"
+            whole_name = "whole" if several else f"{label(model)}\nwhole"
+            name = f"{strategy}, {size} layers" if size else whole_name
             before = whole[(whole.model == model) & (whole.depth <= start)]
-            places[TASKS[first_task], name] = pd.concat([before, of_cut]) if size else of_cut
+            row = f"{TASKS[first_task]}\n{label(model)}" if several else TASKS[first_task]
+            places[row, name] = pd.concat([before, of_cut]) if size else of_cut
     legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
     return panels.depth_panels(places, LOOKS, PROBE, accuracies, legend)
 

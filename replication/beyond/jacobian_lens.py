@@ -51,11 +51,11 @@ log = logging.getLogger(__name__)
 
 
 def lens(name: str, distances, profile: Profile) -> list[Request]:
-    """Return the readings of ARC-Easy by letter at EXITS, of the main model, as `at_sizes` asks
-    it."""
+    """Return the readings of ARC-Easy by letter at EXITS, of the profile's `question_models`,
+    as `at_sizes` asks it."""
     depths = [distances.num_layers - size for size in EXITS if size < distances.num_layers]
     is_asked = depths and profile.ablation_questions and profile.map_sequences
-    if name != profile.main_model or not is_asked:
+    if name not in profile.question_models or not is_asked:
         return []
     (whole,) = at_sizes(name, distances, profile, [TASK], {})
     params = {

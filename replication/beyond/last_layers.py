@@ -41,11 +41,12 @@ LOOKS = {
 
 
 def last_layers(name: str, distances, profile: Profile) -> list[Request]:
-    """Return the questions after each of these cuts, of the main model; columns questions and form.
+    """Return the questions after each of these cuts, of the profile's `question_models`; columns
+    questions and form.
 
     At every second size up to DEEPEST; MMLU as in notebook 02, ARC-Easy as in `letters.forms`.
     """
-    if name != profile.main_model:
+    if name not in profile.question_models:
         return []
     layers, few_shot = distances.num_layers, profile.with_prompt(profile.mmlu_shots)
     requested = []

@@ -85,7 +85,7 @@ OWN_TASKS = {  # which only this question asks
 
 def forms(name: str, distances, profile: Profile) -> list[Request]:
     """Return the same questions asked both ways, after as many solved examples: of the models to
-    study whole, and of cuts of the main one.
+    study whole, and of cuts of the profile's `question_models`.
 
     At every second size, also with an early exit; ARC-Easy at every second depth where the profile
     heals, there healed, too. By listed text only where few layers are dropped, and not with simple
@@ -93,7 +93,7 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
     """
     if name not in profile.study_models:
         return []
-    main_model, layers = profile.main_model, distances.num_layers
+    is_cut, layers = name in profile.question_models, distances.num_layers
     profile = profile.with_prompt(profile.mmlu_shots)
     depths = profile.healed_sizes(layers, name)
     depths = depths[1::2] if len(depths) > 2 else depths
@@ -105,7 +105,7 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
             of_form = name, distances, profile, [task]
             labels = {"questions": questions, "form": form}
             requested += unpruned(name, profile, [task], **labels)
-            if name != main_model:
+            if not is_cut:
                 continue
             if form == LISTED:
                 requested += cuts(*of_form, WITH_EXIT[::2], few, **labels)
@@ -133,11 +133,12 @@ FORMS_OF_CUTS = {  # of a task: the panel
 
 
 def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return the scores of the model (or other group) that has most to lose by all its unpruned
-    scores: the lowest of them is the most standard errors above its floor.
+    """Return the scores of each model that has something to lose by all its unpruned scores, of its
+    group (of columns `by`) that has most: the lowest of them is the most standard errors above its
+    floor. Of the clearest group where none has.
 
-    A run's own model, with what is recorded of it; another recorded one only where none of the
-    run's own can answer.
+    Of a run's own models, with what is recorded of them; of others only where none of its own can
+    answer.
     """
     groups = scores.assign(model=scores.model.str.removeprefix(RECORD)).set_index(by).index
     own = ~scores.model.map(is_recorded).astype(bool)
@@ -148,11 +149,15 @@ def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         lowest = gaps.groupby(level=by, sort=False).min()
         if lowest.max() >= curves.SIGNAL:
             break
-    return scores if lowest.empty else scores[groups == lowest.idxmax()]
+    if lowest.empty:
+        return scores
+    best = lowest.groupby(level="model", sort=False).idxmax()
+    clear = [group for group in best if lowest.loc[group] >= curves.SIGNAL]
+    return scores[groups.isin(clear or [lowest.idxmax()])]
 
 
 def figure_letters(scores: pd.DataFrame) -> Figure:
-    """Draw the same questions by letter and by content, a column a strategy: of the model and the
+    """Draw the same questions by letter and by content, a column a strategy: a row a model, of the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
     models = table.model.str.removeprefix(RECORD).map(label)
@@ -163,7 +168,7 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
 
 
 def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
-    """Draw one model that can answer by letter, unhealed, with three kinds of cut: the same
+    """Draw the models that can answer by letter, unhealed, with three kinds of cut: the same
     questions of ARC-Easy by letter and by content, and MMLU by letter.
 
     exits, forms: scores of these; of the first MMLU, of the second ARC-Easy.

@@ -43,9 +43,9 @@ LOOKS = {  # of each reading
 
 
 def option_ends(name: str, distances, profile: Profile) -> list[Request]:
-    """Return each task whole and after CUTS, of the main model; of each of `other_models`
-    ARC-Easy by A to D, whether its answers as given have a signal or not."""
-    if name == profile.main_model:
+    """Return each task whole and after CUTS, of the profile's `question_models`; of each of
+    `other_models` ARC-Easy by A to D, whether its answers as given have a signal or not."""
+    if name in profile.question_models:
         requested = at_sizes(name, distances, profile, TASKS, CUTS)
     elif name in profile.other_models:
         requested = at_sizes(name, distances, profile, TASKS[:1], CUTS, asked_anyway=True)

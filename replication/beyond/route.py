@@ -35,6 +35,7 @@ LANES = {  # in the order in which an answer passes them: name and colour
 HALF = 0.5  # of a lead over guessing: a lane with less than that of the lane above has lost it
 DECIDES = 0.5  # of the questions: a moved state that brings its own letter in so many decides
 PER_ROW = 2  # panels
+WHOLE = "the whole model"  # the name of its panel
 COLUMNS = [
     *("panel", "model", "strategy", "block_start", "block_size", "task", "reading", "depth"),
     *("layers", "value", "standard_error", "n", "handed_on"),
@@ -55,7 +56,7 @@ def by_panel(lanes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     as it goes, so it has as many layers dropped as the largest of the other cuts.
     """
     whole = lanes[lanes.block_size == 0]
-    panels = {"the whole model": whole}
+    panels = {WHOLE: whole}
     largest = lanes[lanes.block_size > 0].groupby("strategy", sort=False).block_size.max()
     if len(largest):
         size, last = int(largest.max()), whole.depth.max()
@@ -91,37 +92,40 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
     moved = moved[moved.value.notna()]
     if scores.empty:
         return nothing_measured(scores)
-    models = [*moved.model[moved.model.isin(scores.model)], scores.model.iloc[0]]
-    panels = by_panel(by_lane(scores[scores.model == models[0]]))
-    moved = moved[(moved.model == models[0]) & (moved.block_size == 0)]
+    both = list(dict.fromkeys(moved.model[moved.model.isin(scores.model)]))
+    models = both or [scores.model.iloc[0]]
+    of_models = {model: by_panel(by_lane(scores[scores.model == model])) for model in models}
+    panels = [(model, *panel) for model, of in of_models.items() for panel in of.items()]
     guess = pd.Series(scores.answers.iloc[0]).value_counts(normalize=True).max()
-    last_depth = max(rows.depth.max() for rows in panels.values())
     rows = -(-len(panels) // PER_ROW)
-    table = []
+    table, ways = [], []
     with plt.rc_context(STYLE):
         size = WIDTH, 0.7 + 1.35 * rows
-        figure, axes = plt.subplots(rows, PER_ROW, figsize=size, sharex=True, squeeze=False)
+        shape = {"figsize": size, "sharex": len(models) == 1, "squeeze": False}
+        figure, axes = plt.subplots(rows, PER_ROW, **shape)
         for axis in axes.flat[len(panels) :]:
             axis.remove()
-        for axis, (name, panel) in zip(axes.flat, panels.items(), strict=False):
+        for axis, (model, name, panel) in zip(axes.flat, panels, strict=False):
             passed = handed_on(panel)
             _draw_lanes(axis, panel, passed, guess)
-            axis.set_title(name, loc="left")
-            axis.set_xlim(0.5, last_depth + 5)
+            axis.set_title(f"{label(model)}, {name}" if len(models) > 1 else name, loc="left")
+            axis.set_xlim(0.5, max(rows.depth.max() for rows in of_models[model].values()) + 5)
             axis.set_yticks(range(len(LANES)), [shown for shown, _ in LANES.values()])
             axis.tick_params(axis="y", length=0, labelleft=axis in axes[:, 0])
             is_last = panel.depth == panel.depth.max()
             rows_passed = panel.reading.map(passed).where(is_last)
             table.append(panel.assign(panel=name, handed_on=rows_passed))
+            if name == WHOLE:
+                of_model = moved[(moved.model == model) & (moved.block_size == 0)]
+                ways.append(_draw_ways(axis, of_model).assign(panel=name))
         for axis in axes[-1]:
             axis.set_xlabel("depth (layers)")
-        of_ways = _draw_ways(axes.flat[0], moved)
-        table.append(of_ways.assign(panel=next(iter(panels))))
-        title = f"{label(models[0])}, n = {scores.n.max():.0f} questions of ARC-Easy by letter. "
+        names = ", ".join(map(label, models))
+        title = f"{names}, n = {scores.n.max():.0f} questions of ARC-Easy by letter. "
         title += "The darker, the better the answer can be read;\nwhite: guessing. Hatched: "
         title += "dropped. Number: accuracy at the last depth. Cross: the answer is lost here"
-        note_above(figure, title, only_recorded({(models[0], ""): scores}))
-        return finished(figure, pd.concat(table).reindex(columns=COLUMNS))
+        note_above(figure, title, only_recorded({(model, ""): scores for model in models}))
+        return finished(figure, pd.concat([*table, *ways]).reindex(columns=COLUMNS))
 
 
 def _draw_lanes(axis, panel: pd.DataFrame, passed: pd.Series, guess: float) -> None:

@@ -62,11 +62,13 @@ def by_symbol(questions: str) -> list[str]:
 
 
 def translated(name: str, distances, profile: Profile) -> list[Request]:
-    """Return each task at every exit, as it is and translated, of the main model; column repair.
+    """Return each task at every exit, as it is and translated, of the profile's `question_models`;
+    column repair.
 
     ARC-Easy as `letters.forms` asks it; the loss of half of the damage map's texts.
     """
-    if name != profile.main_model or not (profile.ablation_questions and profile.map_sequences):
+    is_asked = profile.ablation_questions and profile.map_sequences
+    if name not in profile.question_models or not is_asked:
         return []
     few_shot = profile.with_prompt(profile.mmlu_shots)
     texts = max(2, profile.damage_sequences // 2)  # one has no standard error

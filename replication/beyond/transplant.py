@@ -84,8 +84,9 @@ class Variant:
 
 
 def transplants(name: str, distances, profile: Profile) -> list[Request]:
-    """Return ARC-Easy by letter with every change, whole and after CUTS, of the main model."""
-    if name != profile.main_model:
+    """Return ARC-Easy by letter with every change, whole and after CUTS, of the profile's
+    `question_models`."""
+    if name not in profile.question_models:
         return []
     requested = at_sizes(name, distances, profile, [TASK], CUTS)
     versioned = {"transplants_version": VERSION}
@@ -144,36 +145,45 @@ def figure_transplants(scores: pd.DataFrame) -> Figure:
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
+    models = list(scores.model.unique())
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(TITLES), figsize=(WIDTH, 2.9), sharey=True)
-        into_cuts, into_whole, closed = axes
-        whole = scores[scores.block_size == 0]
-        as_it_is = whole[whole.reading == AS_IT_IS].value.max()
-        for (strategy, size), of_cut in scores[scores.block_size > 0].groupby(CUT, sort=False):
-            look = {"color": colour(strategy), "marker": MARKERS_OF_SIZE.get(size, "s"), "ms": 4}
-            name = f"{size} layers dropped ({strategy})"
-            given = of_cut[of_cut.reading == WHOLE_STATE]
-            panels.line(into_cuts, given, "depth", name, **look)
-            before = of_cut[of_cut.reading == AS_IT_IS].value.max()
-            into_cuts.axhline(before, color=colour(strategy), ls=":", lw=1)
-        into_cuts.axhline(as_it_is, color="black", ls=":", lw=1, label="right, as it is")
-        other = whole[whole.reading == OTHER_STATE]
-        panels.line(into_whole, other, "depth", "the other question's letter", color="black")
-        into_whole.axhline(0.5, color="grey", lw=1, label="one half")
-        for reading, look in LOOKS.items():
-            rows = whole[whole.reading == reading].assign(x=range(len(WINDOWS)))
-            panels.line(closed, rows, "x", reading, ls="", ms=5, **look)
-            closed.set_xticks(rows.x, rows.layers)
-        closed.axhline(as_it_is, color="black", ls=":", lw=1)
-        closed.set_xlim(-0.5, len(WINDOWS) - 0.5)
-        into_cuts.set_ylabel("share of questions")
-        for axis, (title, xlabel) in zip(axes, TITLES.items(), strict=True):
-            axis.set(ylim=(0, 1), xlabel=xlabel)
-            axis.set_title(title, loc="left")
-        (model,) = scores.model.map(label).unique()
-        note_above(figure, only_recorded({(model, ""): scores}))
-        legend = f"{model}, n = {scores.n.max():.0f} questions of ARC-Easy; bars: 95 %"
+        size = WIDTH, 0.8 + 2.1 * len(models)
+        shape = {"figsize": size, "sharey": True, "squeeze": False}
+        figure, axes = plt.subplots(len(models), len(TITLES), **shape)
+        for of_row, model in zip(axes, models, strict=True):
+            _draw_model(of_row, scores[scores.model == model])
+            of_row[0].set_ylabel("share of questions" + f"\n{label(model)}" * (len(models) > 1))
+        names = ", ".join(map(label, models))
+        note_above(figure, only_recorded({(names, ""): scores}))
+        legend = f"{names}, n = {scores.n.max():.0f} questions of ARC-Easy; bars: 95 %"
         return finished(figure, scores, legend=legend)
+
+
+def _draw_model(axes, scores: pd.DataFrame) -> None:
+    """Draw the three panels of one model."""
+    into_cuts, into_whole, closed = axes
+    whole = scores[scores.block_size == 0]
+    as_it_is = whole[whole.reading == AS_IT_IS].value.max()
+    for (strategy, size), of_cut in scores[scores.block_size > 0].groupby(CUT, sort=False):
+        look = {"color": colour(strategy), "marker": MARKERS_OF_SIZE.get(size, "s"), "ms": 4}
+        name = f"{size} layers dropped ({strategy})"
+        given = of_cut[of_cut.reading == WHOLE_STATE]
+        panels.line(into_cuts, given, "depth", name, **look)
+        before = of_cut[of_cut.reading == AS_IT_IS].value.max()
+        into_cuts.axhline(before, color=colour(strategy), ls=":", lw=1)
+    into_cuts.axhline(as_it_is, color="black", ls=":", lw=1, label="right, as it is")
+    other = whole[whole.reading == OTHER_STATE]
+    panels.line(into_whole, other, "depth", "the other question's letter", color="black")
+    into_whole.axhline(0.5, color="grey", lw=1, label="one half")
+    for reading, look in LOOKS.items():
+        rows = whole[whole.reading == reading].assign(x=range(len(WINDOWS)))
+        panels.line(closed, rows, "x", reading, ls="", ms=5, **look)
+        closed.set_xticks(rows.x, rows.layers)
+    closed.axhline(as_it_is, color="black", ls=":", lw=1)
+    closed.set_xlim(-0.5, len(WINDOWS) - 0.5)
+    for axis, (title, xlabel) in zip(axes, TITLES.items(), strict=True):
+        axis.set(ylim=(0, 1), xlabel=xlabel)
+        axis.set_title(title, loc="left")
 
 
 def others(letters: np.ndarray) -> np.ndarray:

@@ -278,12 +278,12 @@ def reasoning(name: str, distances, profile: Profile) -> list[Request]:
 
 
 def stories(name: str, distances, profile: Profile) -> list[Request]:
-    """MMLU, HellaSwag and GSM8K's gold solutions of the main model, also with an early exit.
+    """MMLU, HellaSwag and GSM8K's gold solutions of the `question_models`, also with an exit.
 
     After few layers, and on few questions of HellaSwag. Only in a profile that names the models to
     study: in others it would take more time than it tells.
     """
-    if name != profile.main_model or name not in profile.study_names:
+    if name not in profile.question_models or name not in profile.study_names:
         return []
     count = min(profile.hellaswag_questions, profile.ablation_questions)
     few, tasks = replace(profile, hellaswag_questions=count), ["mmlu", "hellaswag", "gsm8k_bpb"]

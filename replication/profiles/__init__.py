@@ -131,13 +131,27 @@ class Profile:
         return min(OTHER_STEPS, self.heal_steps)
 
     @property
+    def are_named(self) -> bool:
+        """Whether the models are named in place of the profile's: each of them is then asked all
+        that the profile asks of one or a few of its own."""
+        return self.folder != self.name
+
+    @property
     def main_model(self) -> str:
-        """The model that figure 1 and the questions of our own show."""
-        return self._among(MAIN)[0]
+        """The model that figures 1a to 1c show."""
+        return next((name for name in MAIN if name in self.study_models), self.study_models[0])
+
+    @property
+    def question_models(self) -> Names:
+        """The models that the questions of our own ask in full."""
+        return self.study_models if self.are_named else (self.main_model,)
 
     @property
     def shown_models(self) -> Names:
-        """The models that figures 1d and 5 show: the main one, and the first healed fully."""
+        """The models that figures 1d and 5 show: the main one, and the first healed fully; of named
+        models every one."""
+        if self.are_named:
+            return self.study_models
         models = self.main_model, *self.models
         full = next(name for name in models if self.heals_fully(name))
         return tuple(dict.fromkeys((self.main_model, full)))
@@ -159,6 +173,8 @@ class Profile:
     @property
     def study_models(self) -> Names:
         """The models that are healed, and those of notebooks 10 to 14."""
+        if self.are_named:
+            return self.models
         return tuple(n for n in self.study_names if n in self.models) or self.models
 
     @property
@@ -171,7 +187,10 @@ class Profile:
         return tuple(others) if self.other_tasks else ()
 
     def _among(self, names: Names) -> Names:
-        """Those of `names` that the run studies, or else the first that it does."""
+        """Those of `names` that the run studies, or else the first that it does; of named models
+        every one."""
+        if self.are_named:
+            return self.study_models
         return tuple(n for n in names if n in self.study_models) or self.study_models[:1]
 
     def block_sizes(self, num_layers: int) -> list[int]:
