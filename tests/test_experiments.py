@@ -119,7 +119,8 @@ def test_named_models_are_all_asked(name, models):
     profile = profiles.get(name, models)
     for few in (profile.shown_models, profile.ablation_models, profile.rank_models):
         assert {*few} == {*models}
-    for notebook in NOTEBOOKS.values():
+    for number in profile.notebooks or NOTEBOOKS:
+        notebook = NOTEBOOKS[f"{number:>02}"]
         assert {*notebook.models(profile)} == {*models}
         for experiment in {*notebook.experiments} - {experiments.stories}:
             asked = [
