@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
-from conftest import Distances
+from conftest import Distances, replicate
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from lib.models import registry
+from lib.models import loading, registry
 from replication import notebook, paths, profiles
 from replication.measure import experiments
 from replication.run.notebooks import NOTEBOOKS
@@ -104,6 +105,30 @@ def test_a_table_with_recorded_rows_names_their_model(smoke_run, number):
         shown = [of.data for of in cell.outputs if of.output_type == "execute_result"]
         for table in (data for data in shown if "image/png" not in data):
             assert re.search("model|smollm|qwen", "".join(table.values())), cell.source
+
+
+@pytest.mark.real
+def test_no_table_of_two_models_is_without_a_name(tmp_path):
+    """Notebooks 02 and 10 ask both all that they ask one, and each table that they show says whose
+    it is."""
+    other = tmp_path / "other-model"
+    for part in loading.load("tiny-random", dtype="float32"):
+        part.save_pretrained(other)
+    options = ["--profile", "smoke", "--models", "tiny-random", str(other), "--only", "02", "10"]
+    done = replicate(tmp_path, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for number in ("02", "10"):
+        for experiment in NOTEBOOKS[number].experiments:
+            (file,) = tmp_path.glob(f"data/tables/*/{experiment.__name__}.parquet")
+            models = set(pd.read_parquet(file).model)
+            assert models in (set(), {"tiny-random", str(other)}), experiment.__name__
+        (copy,) = tmp_path.glob(f"papermill_runs/*/{NOTEBOOKS[number].file}.ipynb")
+        for cell in nbformat.read(copy, 4).cells:
+            data = [output.get("data", {}) for output in cell.get("outputs", [])]
+            shown = [of.get("text/html", "").replace("all settings", "model</th>") for of in data]
+            for table in (html for html in shown if "<table" in html):
+                named = "model</th>|tiny-random|other-model|smollm|qwen|1.5B"
+                assert re.search(named, table), cell.source
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)
