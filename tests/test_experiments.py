@@ -112,7 +112,7 @@ NAMED += [["smollm2-135m", "qwen2.5-coder-0.5b"]]
 
 
 @pytest.mark.parametrize("models", NAMED, ids=" ".join)
-@pytest.mark.parametrize("name", set(profiles.PROFILES) - {profiles.DRAWN})
+@pytest.mark.parametrize("name", sorted({*profiles.PROFILES} - {profiles.DRAWN}))
 def test_named_models_are_all_asked(name, models):
     """By each experiment of each notebook, and shown by each figure of a few models. HellaSwag and
     sums (`stories`) are asked of those that a profile itself names."""
