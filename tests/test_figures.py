@@ -338,11 +338,15 @@ def test_costs_are_drawn_beside_the_layers_left():
     np.testing.assert_allclose(np.sum(left, axis=-1), np.ones((3, 2)))
 
 
-def test_the_model_that_has_most_to_lose_is_shown():
-    fixed = {"task": "mmlu", "chance": 0.25, "majority": np.nan}
-    made = [score(0, 60, **fixed), score(2, 50, **fixed)]
-    made += [score(0, 90, model="n", **fixed), score(2, 30, model="n", **fixed)]
-    assert set(letters.clearest(pd.DataFrame(made), ["model"]).model) == {"n"}
+def test_the_models_that_have_something_to_lose_are_shown():
+    """And of each the questions by which it has most."""
+    wholes = {("m", "mmlu"): 60, ("m", "arc_easy"): 70, ("n", "mmlu"): 90, ("o", "mmlu"): 30}
+    made = []
+    for (model, task), right in wholes.items():
+        fixed = {"model": model, "task": task, "chance": 0.25, "majority": np.nan}
+        made += [score(0, right, **fixed), score(2, 30, **fixed)]
+    shown = letters.clearest(pd.DataFrame(made), ["model", "task"])
+    assert {*zip(shown.model, shown.task, strict=True)} == {("m", "arc_easy"), ("n", "mmlu")}
 
 
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
