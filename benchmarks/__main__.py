@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     name, questions, turns = ("tiny-random", 4, 1) if tiny else ("smollm2-135m", 40, 2)
     model, tokenizer = loading.load(name)
     profile = replace(profiles.get("quick"), arc_easy_questions=questions)
-    task = request.task_of(request.of_task("arc_easy", profile))
+    task = request.load_task(request.task_params("arc_easy", profile))
     blocks = chosen_blocks(model, tokenizer)
     seconds = {"whole": [], "shared": []}
     for _ in range(turns):

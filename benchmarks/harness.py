@@ -74,7 +74,7 @@ def evaluate(model, tokenizer, names: list[str], manager, batch_size: int) -> li
     """lm-eval's samples of one model in memory, task by task, in the order of the questions."""
     samples = evaluated(model, tokenizer, names, manager, batch_size)["samples"]
     by_task = [sorted(samples[name], key=lambda s: s["doc_id"]) for name in names]
-    return [sample for of_task in by_task for sample in of_task]
+    return [sample for samples in by_task for sample in samples]
 
 
 def evaluated(model, tokenizer, names: list[str], manager, batch_size: int, **options) -> dict:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lib.data import sets, wheels
 from lib.evaluation import KINDS, Task
 from replication import paths
-from replication.measure.request import task_of
+from replication.measure.request import load_task
 
 TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 MOST = 200  # questions (of a subject) whose tokens are counted
@@ -83,7 +83,7 @@ def _counted(task: str, data: str, few: tuple[tuple[str, int], ...]) -> tuple[Co
     """
     tokenizer = _stored_tokenizer()
     try:
-        questions = task_of({"task": task, "data": data} | dict(few))
+        questions = load_task({"task": task, "data": data} | dict(few))
     except (sets.DataError, OSError) as error:
         why = str(error).splitlines()[0]
         sentence = (

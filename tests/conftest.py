@@ -346,7 +346,7 @@ class Distances:
 def real_task(name: str, **counts) -> Task:
     """A task on the real data, as many questions as the profile `smoke` has or `counts` say."""
     profile = dataclasses.replace(profiles.get("smoke"), **counts)
-    return request.task_of(request.of_task(name, profile))
+    return request.load_task(request.task_params(name, profile))
 
 
 def measured_scores(name: str, profile, blocks, tasks, recipe=None):

@@ -102,7 +102,7 @@ def test_a_healed_score_is_that_of_the_cut_with_its_adapter(output, tmp_path):
     recipe = replace(RECIPE, learning_rate=0.05)
     unhealed, healed = measured(BLOCK).value[1], measured(BLOCK, recipe=recipe).value.item()
     model, tokenizer = loading.load(NAME, dtype=SMOKE.dtype)
-    task = request.task_of(request.of_task("c4", SMOKE))
+    task = request.load_task(request.task_params("c4", SMOKE))
     with dropped(model, BLOCK):
         by_hand = training.heal(model, tokenizer, recipe, tmp_path / "by hand")
         with lora.load_lora(model, by_hand.adapter):

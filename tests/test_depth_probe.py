@@ -22,7 +22,7 @@ N = 300
 
 
 def of_two_questions(name: str) -> evaluation.Task:
-    task = request.task_of(request.of_task(name, replace(SMOKE, arc_easy_shots=2)))
+    task = request.load_task(request.task_params(name, replace(SMOKE, arc_easy_shots=2)))
     task = depth_probe.with_four_options(task)
     return replace(task, examples=task.examples[:2])
 
@@ -80,7 +80,7 @@ def test_the_null_is_of_probes_of_shuffled_answers_judged_by_these(monkeypatch):
     states, answers = made_up()
     examples = [{"answer": answer, "weight": 1, "choices": "ABCD"} for answer in answers]
     task, letters = evaluation.Task("mmlu", tuple(examples)), np.zeros((N, 4))
-    monkeypatch.setattr(depth_probe, "task_of", lambda params: task)
+    monkeypatch.setattr(depth_probe, "load_task", lambda params: task)
     monkeypatch.setattr(depth_probe, "_read", lambda *_: ({5: states}, {5: letters}))
     monkeypatch.setattr(depth_probe, "SHUFFLES", 20)
     rows = depth_probe._measured({"block_size": 0})

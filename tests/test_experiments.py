@@ -183,6 +183,6 @@ def test_a_task_asks_what_was_recorded_under_its_key():
             kept = {k: v for k, v in params.items() if k not in of_cut and not k.startswith("map")}
             asked.setdefault(cache.canonical(kept), set()).add(row.prompt_digest)
         for params, digests in asked.items():
-            assert digests == {scores.prompt_digest(request.task_of(json.loads(params)))}, params
+            assert digests == {scores.prompt_digest(request.load_task(json.loads(params)))}, params
             compared += 1
     assert compared > 40

@@ -23,7 +23,7 @@ N = 300
 
 def two_questions() -> evaluation.Task:
     few_shot = replace(SMOKE, arc_easy_shots=2)
-    task = request.task_of(request.of_task("arc_easy_letters", few_shot))
+    task = request.load_task(request.task_params("arc_easy_letters", few_shot))
     task = depth_probe.with_four_options(task)
     return replace(task, examples=task.examples[:2])
 
@@ -103,8 +103,8 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     table = depth_probe.table(requests)
     assert len(reads) == len(option_ends.TASKS)  # one pass has all cuts of a task
     assert table.value.notna().all()
-    of_task = table[table.task == "arc_easy_letters"]
-    whole, cut = of_task[of_task.block_size == 0], of_task[of_task.block_size == 3]
+    by_letter = table[table.task == "arc_easy_letters"]
+    whole, cut = by_letter[by_letter.block_size == 0], by_letter[by_letter.block_size == 3]
     everywhere = {"letters", "at the last token", "at the options", *option_ends.CONTROLS}
     assert set(whole.reading) == everywhere | {option_ends.GAUSSIAN, option_ends.WORDS}
     assert whole[whole.reading == "letters"].depth.tolist() == [*range(1, 9)]

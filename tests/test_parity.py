@@ -59,7 +59,7 @@ def test_choices_are_those_of_lm_eval(base, block, tmp_path, name):
         rows = {"validation": sets.questions(name, "wheels", PROFILE.hellaswag_questions)}
         of_lm_eval = {"template": f"{name}/{name}.yaml", "training_split": None}
         names, metric = [harness.write_task(tmp_path, name, rows, **of_lm_eval)], "acc_norm"
-    task = request.task_of(request.of_task(name, PROFILE))
+    task = request.load_task(request.task_params(name, PROFILE))
     samples = theirs(base, block, tmp_path, task, names)
     table = sweep.sweep(*base, [block], [task]).set_index("block_size")
     ours = table.loc[block.size]
@@ -93,7 +93,7 @@ def test_a_log_of_lm_eval_is_read(base, block, tmp_path):
 
 def test_gsm8k_is_that_of_lm_eval(base, block, tmp_path):
     """The texts that the model writes after the same examples, and whether they are right."""
-    task = request.task_of(request.of_task("gsm8k", PROFILE))
+    task = request.load_task(request.task_params("gsm8k", PROFILE))
     shots, scored = sets.gsm8k("wheels", PROFILE.gsm8k_generated, PROFILE.gsm8k_shots)
     written = {"max_gen_toks": PROFILE.gsm8k_new_tokens, "do_sample": False}
     name = harness.write_task(

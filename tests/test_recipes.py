@@ -36,7 +36,7 @@ smoke = profiles.get("smoke")
 
 
 def real_task(name, **counts):
-    return request.task_of(request.of_task(name, replace(smoke, **counts)))
+    return request.load_task(request.task_params(name, replace(smoke, **counts)))
 
 
 sys.modules["conftest"] = SimpleNamespace(real_task=real_task)

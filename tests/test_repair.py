@@ -147,7 +147,7 @@ def test_every_repair_has_its_score_and_what_it_took(output, monkeypatch):
     rows = table[of_block & (table.task == "c4")].set_index("repair")
     texts = sets.healing_texts("wheels", 6)[:6]
     tokens = base[1](texts, truncation=True, max_length=SMOKE.map_tokens).input_ids
-    task = request.task_of(request.of_task("c4", SMOKE))
+    task = request.load_task(request.task_params("c4", SMOKE))
     for kind in repair.KINDS:
         change, _, error = by_hand(base[0], block, kind, tokens)
         row = rows.loc[f"{kind} map"]

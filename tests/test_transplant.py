@@ -23,7 +23,9 @@ SMOKE = profiles.get("smoke")
 @pytest.fixture(scope="module")
 def asked():
     model, tokenizer = loading.load("tiny-random", dtype="float32")
-    task = request.task_of(request.of_task("arc_easy_letters", replace(SMOKE, arc_easy_shots=2)))
+    task = request.load_task(
+        request.task_params("arc_easy_letters", replace(SMOKE, arc_easy_shots=2))
+    )
     task = depth_probe.with_four_options(task)
     return model, tokenizer, replace(task, examples=task.examples[:3])
 

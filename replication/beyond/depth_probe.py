@@ -40,7 +40,7 @@ from replication.figures.style import colour, label, nothing_measured
 from replication.measure import cache, fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import BLOCK, Request, task_of
+from replication.measure.request import BLOCK, Request, load_task
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -95,7 +95,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 
 def _measured(params: dict) -> list[dict]:
     """Return the rows of a task after one cut."""
-    task = with_four_options(task_of(params))
+    task = with_four_options(load_task(params))
     answers, weights = answers_of(task)
     states, letters = _read(params, task)
     of_whole = {}

@@ -33,7 +33,7 @@ from replication.beyond.biases import letter_measures, without_bias
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import Request, data_source, task_of
+from replication.measure.request import Request, data_source, load_task
 from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers change
@@ -83,7 +83,7 @@ def _measured(params: dict) -> list[dict]:
     """Return a row a form and depth: the readings of every question, and how many are right."""
     model, tokenizer = fetching.loaded(params)
     texts = calibration_texts(tokenizer, params)
-    task = depth_probe.with_four_options(task_of(params))
+    task = depth_probe.with_four_options(load_task(params))
     letters = task.rows(tokenizer)[0][0].target_ids[0]  # the same tokens in each question
     of_whole, _ = states.last_of_whole(params, OWN)
     answers, weights = depth_probe.answers_of(task)

@@ -25,7 +25,7 @@ from replication.figures.style import colour, label, nothing_measured
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import Request, task_of
+from replication.measure.request import Request, load_task
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -58,7 +58,7 @@ def option_ends(name: str, distances, profile: Profile) -> list[Request]:
 # a row a cut, depth and reading: as of `depth_probe.table`, with `chosen`, `null` and `strength`
 def _measured(params: dict) -> list[dict]:
     """Return the rows of one cut."""
-    task = with_four_options(task_of(params))
+    task = with_four_options(load_task(params))
     answers, weights = answers_of(task)
     kept = states.kept(params, task)
     rows = [] if params["block_size"] != UNPRUNED.size else _controls(task, kept)

@@ -18,7 +18,7 @@ from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, unpruned
 from replication.measure.question import Question
-from replication.measure.request import Request, data_source, mapped, score, task_of
+from replication.measure.request import Request, data_source, load_task, mapped, score
 from replication.profiles import STRATEGIES, Profile, recipe
 from replication.tables import RECORD, grouped
 
@@ -159,7 +159,7 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
             results.save(r.kind, r.params, [{}], 0, NO_MAP)
         else:
             request_of[block] = r
-    task = task_of(requests[0].params)
+    task = load_task(requests[0].params)
     batch_tokens = requests[0].params["batch_tokens"]
     with linear.reading_ffn(model, request_of):
         swept = sweep(model, tokenizer, list(request_of), [task], batch_tokens).to_dict("records")

@@ -20,7 +20,7 @@ from replication.beyond.biases import LETTERS
 from replication.beyond.depth_probe import with_four_options
 from replication.beyond.option_probe import option_ends
 from replication.measure import cache, fetching
-from replication.measure.request import BLOCK, Request, task_of
+from replication.measure.request import BLOCK, Request, load_task
 from replication.tables import grouped
 
 
@@ -43,9 +43,10 @@ def together(measure: Callable[[list[Request]], None]) -> Callable[[list[Request
     one pass."""
 
     def read_then_measure(missing: list[Request]) -> None:
-        for of_task in grouped(missing, lambda one: cache.canonical(_whole(one.params))).values():
-            _keep([_whole(of_task[0].params), *(one.params for one in of_task)])
-            measure(of_task)
+        by_whole = grouped(missing, lambda one: cache.canonical(_whole(one.params)))
+        for same_task in by_whole.values():
+            _keep([_whole(same_task[0].params), *(one.params for one in same_task)])
+            measure(same_task)
 
     return read_then_measure
 
@@ -81,7 +82,7 @@ def _keep(of_cuts: Iterable[dict]) -> None:
         return
     params = next(iter(missing.values()))
     model, tokenizer = fetching.loaded(params)
-    task = with_four_options(task_of(params))
+    task = with_four_options(load_task(params))
     for block, arrays in read(model, tokenizer, task, missing, params["batch_tokens"]).items():
         write(arrays, _file(missing[block]))
 
@@ -102,7 +103,7 @@ def last_of_whole(params: dict, own: Collection[str]) -> tuple[np.ndarray, np.nd
     file = last_file(params, own)
     if not file.exists():
         model, tokenizer = fetching.loaded(params)
-        task = with_four_options(task_of(params))
+        task = with_four_options(load_task(params))
         states, letters = read_last(model, tokenizer, task, params["batch_tokens"])
         write({"states": states, "letters": letters}, file)
     with np.load(file) as arrays:

@@ -73,16 +73,16 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     few_shot = profile.with_prompt(profile.mmlu_shots)
     texts = max(2, profile.damage_sequences // 2)  # one has no standard error
     has_others = 2 * profile.mmlu_questions <= IN_A_SUBJECT
-    mmlu, of_mmlu = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
+    mmlu, mmlu_profile = ("mmlu_short", profile) if has_others else ("mmlu", few_shot)
     profile_of = dict.fromkeys([CONTENT, *by_symbol("arc_easy")], few_shot)
     profile_of["c4"] = replace(profile, c4_sequences=texts, c4_tokens=profile.damage_tokens)
-    profile_of |= dict.fromkeys(by_symbol(mmlu), of_mmlu)
+    profile_of |= dict.fromkeys(by_symbol(mmlu), mmlu_profile)
     sizes, requested = [size for size in EXITS if size < distances.num_layers], []
-    for task, of_task in profile_of.items():
-        plain = unpruned(name, of_task, [task], repair="unpruned")
-        plain += cuts(name, distances, of_task, [task], ["early exit"], sizes, repair=EXIT)
-        requested += [_read(cut, of_task, "none") for cut in plain]
-        requested += [_read(cut, of_task, "full", repair=TRANSLATED) for cut in plain[1:]]
+    for task, task_profile in profile_of.items():
+        plain = unpruned(name, task_profile, [task], repair="unpruned")
+        plain += cuts(name, distances, task_profile, [task], ["early exit"], sizes, repair=EXIT)
+        requested += [_read(cut, task_profile, "none") for cut in plain]
+        requested += [_read(cut, task_profile, "full", repair=TRANSLATED) for cut in plain[1:]]
     return requested
 
 
@@ -110,10 +110,10 @@ def asked_by_letter(
     for questions, by_capitals in BY_LETTER.items():
         name = "ARC-Easy" if questions == "arc_easy" else "MMLU, few"
         for task, symbols in zip(by_symbol(questions), NAMES, strict=True):
-            of_task = translated[translated.task == task]
+            rows = translated[translated.task == task]
             if task == by_capitals != "arc_easy_letters":
-                of_task = of_task[of_task.repair == TRANSLATED]
-            tables.append(of_task.assign(questions=name, symbols=symbols))
+                rows = rows[rows.repair == TRANSLATED]
+            tables.append(rows.assign(questions=name, symbols=symbols))
     scores = pd.concat(tables, ignore_index=True)
     is_whole = scores.block_size == 0
     return scores.assign(repair=scores.repair.fillna(EXIT).mask(is_whole, "unpruned"))

@@ -50,7 +50,7 @@ from replication.figures.style import (
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import BLOCK, Request, task_of
+from replication.measure.request import BLOCK, Request, load_task
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -105,7 +105,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 def _measured(params: dict) -> list[dict]:
     """Return the rows of one cut."""
     model, tokenizer = fetching.loaded(params)
-    task = with_four_options(task_of(params))
+    task = with_four_options(load_task(params))
     answers, weights = answers_of(task)
     of_whole, letters = last_of_whole(params, ["transplants_version"])
     block = Block(*(params[key] for key in BLOCK))

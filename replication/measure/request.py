@@ -100,7 +100,7 @@ def score(
     name: str, profile: Profile, task: str, block: Block, recipe: Recipe | None = None, **labels
 ) -> Request:
     """The score of one block on one task, healed by `recipe` if that is given."""
-    params = _pruned(name, profile, block, recipe) | of_task(task, profile)
+    params = _pruned(name, profile, block, recipe) | task_params(task, profile)
     batch_tokens = profile.c4_batch_tokens if task == "c4" else profile.batch_tokens
     params |= {"batch_tokens": batch_tokens, "version": VERSIONS["scores"]}
     return Request("scores", params, {"profile": profile.name} | labels)
@@ -143,8 +143,8 @@ def _recipe_params(recipe: Recipe) -> dict:
 # ---- how much of a task ---------------------------------------------------------------------
 
 
-def of_task(name: str, profile: Profile) -> dict:
-    """Return how much is asked of a task, and which data: all that `task_of` needs."""
+def task_params(name: str, profile: Profile) -> dict:
+    """Return how much is asked of a task, and which data: all that `load_task` needs."""
     kind = evaluation.kind(name)
     settings = vars(profile) | profile.task_counts | {"0": 0}
     counts = {
@@ -174,7 +174,7 @@ def _setting_of(name: str, kind: Kind, settings: Container[str]) -> dict[str, st
     return of_any
 
 
-def task_of(params: dict) -> Task:
+def load_task(params: dict) -> Task:
     """Return the task of a result's parameters, which hold its name, its data and its counts."""
     counts = KINDS[params["task"]].counts if params["task"] in KINDS else ()
     given = {count: params[count] for count in counts if count in params}

@@ -21,7 +21,7 @@ from replication import paths
 from replication.measure import cache, fetching
 from replication.measure.cache import ORIGIN, WEIGHTS
 from replication.measure.fetching import Rows
-from replication.measure.request import Request, task_of
+from replication.measure.request import Request, load_task
 from replication.tables import BLOCK, grouped
 
 DIGITS = 6  # decimals of the values of examples
@@ -102,10 +102,10 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
     """Sweep every task over the blocks that are requested of it, and store a result each."""
     from lib.sweep import sweep
 
-    for of_task in grouped(requests, _all_but_block).values():
-        params_of = {UNPRUNED if r.recipe else r.block: r.params for r in of_task}
-        params = of_task[0].params
-        task = task_of(params)
+    for same_task in grouped(requests, _all_but_block).values():
+        params_of = {UNPRUNED if r.recipe else r.block: r.params for r in same_task}
+        params = same_task[0].params
+        task = load_task(params)
         start = time.monotonic()
         cuts = [block for block in params_of if block != UNPRUNED]
         scores = sweep(model, tokenizer, cuts, [task], params["batch_tokens"])

@@ -121,12 +121,15 @@ def scores_of(task: str, own: Tables) -> pd.DataFrame:
     order = ("forms", "second_model", "exits", "unhealed", "whole")
     if task == "mmlu":
         order = ("exits", "unhealed", "letter_biases", "whole")
-    found = [of_task(own[name], task) for name in order if name in own]
-    found = [of for of in found if len(of)] or [pd.DataFrame(columns=["block_size", "value"])]
-    return next((of for of in found if (of.block_size > 0).any()), found[0])
+    measured = [unhealed_scores(own[name], task) for name in order if name in own]
+    measured = [scores for scores in measured if len(scores)]
+    if not measured:
+        return pd.DataFrame(columns=["block_size", "value"])
+    with_cuts = (scores for scores in measured if (scores.block_size > 0).any())
+    return next(with_cuts, measured[0])
 
 
-def of_task(table: pd.DataFrame, task: str) -> pd.DataFrame:
+def unhealed_scores(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """Return the measured scores of a task that are not healed."""
     return table[(table.task == task) & (table.treatment != "healed") & table.value.notna()]
 
@@ -231,7 +234,7 @@ def _exit_sets(task: str, own: Tables, scores: Mapping[str, pd.DataFrame]) -> tu
     if task != "mmlu" or "letter_biases" not in own:
         return scores[task], scores[task]
     measured = own["letter_biases"]
-    first, other = of_task(measured, "mmlu"), of_task(measured, "mmlu_other")
+    first, other = unhealed_scores(measured, "mmlu"), unhealed_scores(measured, "mmlu_other")
     return first, (other if (other.block_size > 0).any() else first)
 
 
@@ -291,13 +294,13 @@ def islands_of(model: str, distances) -> dict:
     """Return the islands of similar layers in a map, and of how many texts it is."""
     table = islands.islands_table({model: distances})
     columns = ["side", "first_layer", "last_layer", "stability", "by_growth"]
-    found = [_plain(row) for row in table[columns].to_dict("records")]
-    return {"n": distances.num_sequences, "found": found}
+    rows = [_plain(row) for row in table[columns].to_dict("records")]
+    return {"n": distances.num_sequences, "found": rows}
 
 
 def loss(unhealed: pd.DataFrame | None, num_layers: int, missing: _Missing) -> dict:
     """Return the loss on C4 in nats a token, whole and after three sizes of each cut."""
-    measured = of_task(unhealed, "c4") if unhealed is not None else pd.DataFrame()
+    measured = unhealed_scores(unhealed, "c4") if unhealed is not None else pd.DataFrame()
 
     def at(strategy: str, size: int) -> dict:
         if measured.empty:

@@ -15,7 +15,7 @@ from huggingface_hub import constants, snapshot_download
 from lib.data import sets, wheels
 from lib.evaluation import Task
 from lib.models import files, registry
-from replication.measure.request import Request, task_of
+from replication.measure.request import Request, load_task
 from replication.profiles import Profile
 from replication.run import stored
 from replication.run.jobs import by_job
@@ -70,7 +70,7 @@ def _check(looks: Mapping[str, Callable[[], str]]) -> bool:
 
 def questions(requests: Sequence[Request], tasks: list[Task]) -> str:
     """Read a data set in each way in which it is asked; add these to `tasks`."""
-    tasks += [task_of(request.params) for request in requests]
+    tasks += [load_task(request.params) for request in requests]
     return f"ways to ask: {len(requests)}"
 
 
