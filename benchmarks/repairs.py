@@ -30,8 +30,8 @@ STEPS = 3  # of each healing and turn
 
 def repair_times(name: str) -> pd.DataFrame:
     """Return a row a repair of the similar block at the middle depth: seconds, units, minutes."""
-    profile = profiles.get(profiles.RECORDED)
-    distances = tables.maps(profiles.get(profiles.DRAWN))[name]
+    profile = profiles.get(profiles.RECORD_PROFILE)
+    distances = tables.maps(profiles.get(profiles.DRAW_ONLY_PROFILE))[name]
     requests = repair.linear_maps(name, distances, profile)
     by_block = {r.block: r for r in requests if r.recipe and r.labels["strategy"] == "similarity"}
     block = sorted(by_block, key=lambda block: block.size)[len(by_block) // 2]
@@ -71,7 +71,7 @@ def record(times: pd.DataFrame) -> None:
 
     A repair that was not timed has none: the times of a recording are of different hours.
     """
-    recorded = profiles.get(profiles.DRAWN)
+    recorded = profiles.get(profiles.DRAW_ONLY_PROFILE)
     minutes = times.set_index(["model", "dropped", "repair"]).minutes
     table = tables.read("linear_maps", recorded)
     repaired = ~table.repair.isin(repair.NOT_REPAIRED)

@@ -85,7 +85,7 @@ def validate(options: argparse.Namespace, profile: Profile, numbers: list[str]) 
 
 def is_drawn(profile: Profile) -> bool:
     """Return whether a profile computes nothing."""
-    return profile.name == profiles.DRAWN
+    return profile.name == profiles.DRAW_ONLY_PROFILE
 
 
 def prepare(options: argparse.Namespace) -> None:

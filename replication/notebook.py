@@ -24,7 +24,7 @@ from matplotlib import colormaps, colors
 from nbformat import v4
 
 from replication import paths
-from replication.profiles import DRAWN, PROFILES, Profile
+from replication.profiles import DRAW_ONLY_PROFILE, PROFILES, Profile
 
 LIVE = "# runs the model"  # the first line of such a cell
 SKIPPED = "Skipped: this cell runs the model, and this run only draws. Try PROFILE = 'quick'."
@@ -41,7 +41,8 @@ def start(profile: Profile) -> HTML:
     In a run that only draws, cells that begin with LIVE are skipped from here on. Raises ValueError
     for a parameter of papermill that the notebook does not have.
     """
-    drawn = paths.draws_only() or (profile.name == DRAWN and paths.LIVE not in os.environ)
+    is_recorded = profile.name == DRAW_ONLY_PROFILE and paths.LIVE not in os.environ
+    drawn = paths.draws_only() or is_recorded
     if shell := get_ipython():
         check_parameters(shell.user_ns["In"])
         transforms = [t for t in shell.input_transformers_cleanup if t is not skip_live]

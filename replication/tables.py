@@ -19,7 +19,7 @@ import pandas as pd
 from lib import storage
 from lib.blocks import BlockDistances
 from replication import paths
-from replication.profiles import DRAWN, PROFILES, RECORDED, Profile
+from replication.profiles import DRAW_ONLY_PROFILE, PROFILES, RECORD_PROFILE, Profile
 
 BLOCK = ("block_start", "block_size")
 LOSSES = ("c4", "gsm8k_bpb")  # tasks where less is better
@@ -28,7 +28,7 @@ FEWEST_TEXTS = 20  # of a loss: no verdict rests on fewer
 SETTINGS = ("kind", "shots", "shot_order", "patched", "max_tokens", "data", "data_revision")
 SETTINGS += ("cut_at_random",)  # of a map
 SETTINGS += ("rank", "steps", "seed")  # of a healing
-RECORD = "recorded: "  # before the name of a model whose rows are the recorded run's
+RECORD_PREFIX = "recorded: "  # before the name of a model whose rows are the recorded run's
 PARQUET = {"compression": "zstd", "write_page_checksum": True}
 PARQUET |= {"write_statistics": False, "store_schema": False}  # which are longer than a result
 ARRAYS = ("matrix", "standard_error", "folds")  # of distances
@@ -42,8 +42,8 @@ class NotMeasured(RuntimeError):
 
 def folder(profile: Profile) -> Path:
     """Return where the tables of a profile's run are."""
-    if profile.name == DRAWN:
-        return paths.RECORDED / RECORDED
+    if profile.name == DRAW_ONLY_PROFILE:
+        return paths.RECORDED / RECORD_PROFILE
     return paths.TABLES / profile.folder
 
 
@@ -105,18 +105,18 @@ def to_draw(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.Data
 
 def with_record(table: pd.DataFrame, profile: Profile, *experiments: str) -> pd.DataFrame:
     """Return a run's table with the recorded rows of experiments; as `to_draw`, of any values."""
-    if profile.name == DRAWN or profile.folder == RECORDED:
+    if profile.name == DRAW_ONLY_PROFILE or profile.folder == RECORD_PROFILE:
         return table
-    drawn = replace(profile, name=DRAWN)
+    drawn = replace(profile, name=DRAW_ONLY_PROFILE)
     behind = pd.concat([read(name, drawn) for name in experiments], ignore_index=True)
     behind = behind[behind.value.notna()]
-    return pd.concat([table, behind.assign(model=RECORD + behind.model)], ignore_index=True)
+    return pd.concat([table, behind.assign(model=RECORD_PREFIX + behind.model)], ignore_index=True)
 
 
 def or_recorded(table: pd.DataFrame, profile: Profile, experiment: str) -> pd.DataFrame:
     """Return a run's table, or the recorded one if the run has measured no cut."""
     both = to_draw(table, profile, experiment)
-    recorded = both.model.str.startswith(RECORD)
+    recorded = both.model.str.startswith(RECORD_PREFIX)
     own = both[~recorded]
     is_measured = (own.block_size > 0) & own.value.notna()
     return own if is_measured.any() or not recorded.any() else both[recorded]
@@ -189,11 +189,11 @@ def with_recorded_maps(
 ) -> dict[str, BlockDistances]:
     """Return a run's distances with those of the recorded models that it does not have, called as
     in `to_draw`; of_same: also with those that it has."""
-    if profile.name == DRAWN or profile.folder == RECORDED:
+    if profile.name == DRAW_ONLY_PROFILE or profile.folder == RECORD_PROFILE:
         return own
-    recorded = maps(PROFILES[DRAWN])
+    recorded = maps(PROFILES[DRAW_ONLY_PROFILE])
     wanted = {name: of for name, of in recorded.items() if of_same or name not in own}
-    return own | {RECORD + name: distances for name, distances in wanted.items()}
+    return own | {RECORD_PREFIX + name: distances for name, distances in wanted.items()}
 
 
 def maps(profile: Profile) -> dict[str, BlockDistances]:

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60, help="stop after so many")
     parser.add_argument("--most", type=int, default=10, help="layers of a block, at most")
     options = parser.parse_args(argv)
-    maps = tables.maps(profiles.get(profiles.DRAWN))
+    maps = tables.maps(profiles.get(profiles.DRAW_ONLY_PROFILE))
     if options.model not in maps:
         print(
             f"No recorded map of {options.model!r}: choose of {', '.join(maps)}.", file=sys.stderr

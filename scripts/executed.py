@@ -18,7 +18,7 @@ import nbformat
 
 from replication import paths
 from replication.notebook import WIDGET
-from replication.profiles import DRAWN
+from replication.profiles import DRAW_ONLY_PROFILE
 from replication.run.notebooks import NOTEBOOKS
 
 FOLDER = paths.ROOT / "papermill_runs" / "executed"
@@ -81,11 +81,11 @@ def words(cell) -> list[str]:
 def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         environment = os.environ | {"DEEPER_LAYERS_OUTPUT": place}
-        command = [sys.executable, "-m", "replication", "--profile", DRAWN]
+        command = [sys.executable, "-m", "replication", "--profile", DRAW_ONLY_PROFILE]
         subprocess.run(command, env=environment, cwd=paths.ROOT, check=True)
         FOLDER.mkdir(exist_ok=True)
         for of in NOTEBOOKS.values():
-            file = Path(place) / "papermill_runs" / DRAWN / f"{of.file}.ipynb"
+            file = Path(place) / "papermill_runs" / DRAW_ONLY_PROFILE / f"{of.file}.ipynb"
             copy = executed(nbformat.read(file, as_version=4))
             nbformat.write(copy, FOLDER / file.name)
     return 0

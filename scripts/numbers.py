@@ -27,10 +27,10 @@ from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 
 FILE = paths.RECORDED / "numbers.csv"
-PROFILE = profiles.get(profiles.DRAWN)
+PROFILE = profiles.get(profiles.DRAW_ONLY_PROFILE)
 FOLDERS = (
-    paths.RECORDED / profiles.RECORDED,
-    paths.ROOT / "figures" / profiles.RECORDED,
+    paths.RECORDED / profiles.RECORD_PROFILE,
+    paths.ROOT / "figures" / profiles.RECORD_PROFILE,
     paths.ROOT / "benchmarks" / "results",
 )
 COMPUTED = ("value", "standard_error", "low", "high", "n")

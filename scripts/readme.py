@@ -25,7 +25,7 @@ OF_PAPER = re.compile(r"figure_\d[a-d]?$")
 @cache
 def _verdicts() -> tuple:
     """Those of the recorded run."""
-    return tuple(claims.verdicts(claims.gather(profiles.get(profiles.DRAWN))))
+    return tuple(claims.verdicts(claims.gather(profiles.get(profiles.DRAW_ONLY_PROFILE))))
 
 
 def in_words() -> str:
@@ -35,7 +35,7 @@ def in_words() -> str:
 
 def picture(figure: str) -> str:
     """A small picture, the recorded one; what it shows stands beside it."""
-    return f'<img src="{profiles.RECORDED}/{figure}.png" width="{WIDTH}" alt="{figure}">'
+    return f'<img src="{profiles.RECORD_PROFILE}/{figure}.png" width="{WIDTH}" alt="{figure}">'
 
 
 def figures() -> str:
@@ -65,7 +65,7 @@ def by_figure() -> str:
 
 
 def _shown(figure: str) -> str:
-    drawn = (paths.ROOT / "figures" / profiles.RECORDED / f"{figure}.png").exists()
+    drawn = (paths.ROOT / "figures" / profiles.RECORD_PROFILE / f"{figure}.png").exists()
     return picture(figure) if drawn else "not recorded"
 
 

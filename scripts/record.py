@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.record", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--profile", default=profiles.RECORDED)
+    parser.add_argument("--profile", default=profiles.RECORD_PROFILE)
     name = parser.parse_args(argv).profile
     try:
         profiles.get(name)

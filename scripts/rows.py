@@ -19,7 +19,7 @@ UNRECORDED = {"": "not in the recorded run"}
 def recorded() -> dict[str, dict]:
     """Return the rows of the recorded models. They have no commit: their tables were measured by
     several."""
-    profile = profiles.get(profiles.DRAWN)
+    profile = profiles.get(profiles.DRAW_ONLY_PROFILE)
     of_run = {name: tables.read(name, profile) for name in TABLES}
     return {name: build.row_of(name, of_run, None, UNRECORDED) for name in profile.models}
 

@@ -293,7 +293,7 @@ def smoke_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def recorded_run(tmp_path_factory):
     """Return the folder of the drawn record."""
-    return made_once(tmp_path_factory, "recorded run", "--profile", profiles.DRAWN)
+    return made_once(tmp_path_factory, "recorded run", "--profile", profiles.DRAW_ONLY_PROFILE)
 
 
 @pytest.fixture(scope="session")

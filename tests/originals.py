@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PhiCo
 
 from lib.data import sets
 from replication.run.notebooks import NOTEBOOKS
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 WIDTH, LAYERS, HEADS = 32, 3, 4
 SYMBOLS = ("Yes", "No", *"ABCDPQRS")
@@ -217,7 +217,7 @@ def run(root: Path, *options: str) -> dict[str, pd.DataFrame]:
 
 def own(table: pd.DataFrame) -> pd.DataFrame:
     """Return a figure's table without the recorded rows behind it."""
-    return table[~table.model.str.startswith(RECORD)]
+    return table[~table.model.str.startswith(RECORD_PREFIX)]
 
 
 def records(root: Path, kind: str) -> list[dict]:

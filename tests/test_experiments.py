@@ -17,7 +17,7 @@ from replication.analysis import curves
 from replication.measure import cache, experiments, request, scores
 from replication.run.notebooks import NOTEBOOKS
 
-PROFILE, PAPER = profiles.get(profiles.DRAWN), profiles.get("paper")
+PROFILE, PAPER = profiles.get(profiles.DRAW_ONLY_PROFILE), profiles.get("paper")
 (NAME,) = PROFILE.ablation_models
 
 
@@ -112,7 +112,7 @@ NAMED += [["smollm2-135m", "qwen2.5-coder-0.5b"]]
 
 
 @pytest.mark.parametrize("models", NAMED, ids=" ".join)
-@pytest.mark.parametrize("name", sorted({*profiles.PROFILES} - {profiles.DRAWN}))
+@pytest.mark.parametrize("name", sorted({*profiles.PROFILES} - {profiles.DRAW_ONLY_PROFILE}))
 def test_named_models_are_all_asked(name, models):
     """By each experiment of each notebook, and shown by each figure of a few models. HellaSwag and
     sums (`stories`) are asked of those that a profile itself names."""

@@ -37,7 +37,9 @@ def closed():
 @pytest.mark.parametrize("name", "2 2_arc_easy 3 6 7 8 9 beyond".split())
 def test_a_figure_of_a_model_without_rows_says_so(name):
     tables_of = {"7": "prompts", "8": "seeds", "9": "ranks", "beyond": "reasoning"}
-    table = tables.read(tables_of.get(name, "unhealed"), profiles.get(profiles.DRAWN), [])
+    table = tables.read(
+        tables_of.get(name, "unhealed"), profiles.get(profiles.DRAW_ONLY_PROFILE), []
+    )
     figure = getattr(figures, f"figure_{name}")(table)
     assert [text.get_text() for text in figure.texts] == ["nothing of this is measured yet"]
 
@@ -239,7 +241,7 @@ def test_figure_depth_is_three_cuts_and_its_table_all():
     )
     assert end.loc[model, task, "simple", 3][depth_probe.PROBE] == pytest.approx(0.804, abs=5e-4)
     assert len(end) == 3
-    figure = depth_probe.figure_depth(depths.assign(model=tables.RECORD + depths.model))
+    figure = depth_probe.figure_depth(depths.assign(model=tables.RECORD_PREFIX + depths.model))
     assert (
         note_above(figure) == "This run measures none of this: all points are the recorded run's."
     )
@@ -331,7 +333,7 @@ def test_losses_are_drawn_in_units_of_chance_with_bars_of_one_error():
 
 
 def test_costs_are_drawn_beside_the_layers_left():
-    table = tables.read("cost", profiles.get(profiles.DRAWN))
+    table = tables.read("cost", profiles.get(profiles.DRAW_ONLY_PROFILE))
     table["fraction"] /= 2  # up to a quarter
     lines = [line for axis in figures.figure_cost(table).axes for line in axis.lines]
     left = [line.get_xydata() for line in lines if line.get_label() == "layers left"]
@@ -390,7 +392,7 @@ def test_colours_of_one_picture_are_told_apart(red_share, least):
 
     Recorded models lie behind whatever a run draws.
     """
-    recorded = profiles.get(profiles.DRAWN).models
+    recorded = profiles.get(profiles.DRAW_ONLY_PROFILE).models
     pictures = {"models": profiles.get("paper").models}
     for row in storage.rows(style.TABLE):
         if row["of"] != "model":

@@ -15,8 +15,8 @@ from replication.run.notebooks import NOTEBOOKS
 from scripts import record
 
 COMMITTED = {
-    "recorded": paths.RECORDED / profiles.RECORDED,
-    "figures": paths.FIGURES / profiles.RECORDED,
+    "recorded": paths.RECORDED / profiles.RECORD_PROFILE,
+    "figures": paths.FIGURES / profiles.RECORD_PROFILE,
 }
 
 
@@ -76,7 +76,7 @@ def test_a_recording_goes_on_from_what_is_recorded(smoke_run, recorded, monkeypa
 
 # ---- the committed record ------------------------------------------------------------------
 
-PROFILE, DRAWN = profiles.get(profiles.RECORDED), profiles.get(profiles.DRAWN)
+PROFILE, DRAW_ONLY = profiles.get(profiles.RECORD_PROFILE), profiles.get(profiles.DRAW_ONLY_PROFILE)
 
 
 def every_place(name, distances, profile):
@@ -109,7 +109,7 @@ def record_alone(tmp_path_factory):
         patch.setattr(cache, "timing_identity", lambda device: MACHINE)
         shutil.copytree(COMMITTED["recorded"], cache.record_folder())
         cache.format_file().write_text(json.dumps(record.description(PROFILE.name)["format"]))
-        yield tables.maps(DRAWN)
+        yield tables.maps(DRAW_ONLY)
 
 
 def test_every_recorded_table_has_an_experiment():
@@ -121,7 +121,7 @@ def test_every_recorded_table_has_an_experiment():
 def test_a_recorded_table_made_again_from_the_record_alone_is_itself(record_alone, name):
     """So a recording goes on, and asks what was recorded under the same parameters: none changed,
     came or went."""
-    recorded = tables.read(name, DRAWN)
+    recorded = tables.read(name, DRAW_ONLY)
     if name == "last_layers":  # also has a cut that nothing asks for any more
         recorded = recorded[~recorded.request.str.contains("patched")]
     if name == "similarity":

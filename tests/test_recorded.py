@@ -9,25 +9,25 @@ import pytest
 from conftest import AS_RECORDED
 
 from replication import notebook, paths
-from replication.profiles import DRAWN, RECORDED
+from replication.profiles import DRAW_ONLY_PROFILE, RECORD_PROFILE
 from replication.run.notebooks import NOTEBOOKS
 from scripts import executed
 
 pytestmark = pytest.mark.real  # the whole record is drawn: minutes
-COMMITTED = paths.ROOT / "figures" / RECORDED
+COMMITTED = paths.ROOT / "figures" / RECORD_PROFILE
 
 
 def test_everything_is_drawn_and_nothing_is_stored(recorded_run):
     printed = (recorded_run / "stdout").read_text()
     why = "the whole model is no better than its floor"
     assert re.search(rf"03_healing: ok, \d+ s: \d+ points without a value: {why}\n", printed)
-    assert printed.endswith(f"Pictures: figures/{DRAWN}\n")
+    assert printed.endswith(f"Pictures: figures/{DRAW_ONLY_PROFILE}\n")
     assert not (recorded_run / "data").exists()
     said = []
     for of in NOTEBOOKS.values():
         for name in of.figures:
-            assert (recorded_run / "figures" / DRAWN / f"{name}.png").exists()
-        copy = recorded_run / "papermill_runs" / DRAWN / f"{of.file}.ipynb"
+            assert (recorded_run / "figures" / DRAW_ONLY_PROFILE / f"{name}.png").exists()
+        copy = recorded_run / "papermill_runs" / DRAW_ONLY_PROFILE / f"{of.file}.ipynb"
         for cell in nbformat.read(copy, as_version=4).cells:
             if cell.source.startswith(notebook.LIVE):
                 shown = [output.text for output in cell.outputs if output.get("name") == "stdout"]
@@ -47,7 +47,7 @@ def numbers(file) -> pd.DataFrame:
 @pytest.mark.record
 @pytest.mark.parametrize("file", sorted(COMMITTED.glob("*.csv")), ids=lambda file: file.stem)
 def test_a_figure_has_the_numbers_of_the_committed_one(recorded_run, file):
-    drawn = numbers(recorded_run / "figures" / DRAWN / file.name)
+    drawn = numbers(recorded_run / "figures" / DRAW_ONLY_PROFILE / file.name)
     pd.testing.assert_frame_equal(numbers(file), drawn, check_dtype=False, **AS_RECORDED)
 
 
@@ -59,7 +59,9 @@ NUMBER = re.compile(r"[-−]?\d+(\.\d+)?")
 def test_an_executed_notebook_says_what_a_fresh_one_does(recorded_run, name):
     """Its texts and tables, cell by cell; numbers as far as another processor may round them."""
     fresh = executed.executed(
-        nbformat.read(recorded_run / "papermill_runs" / DRAWN / f"{name}.ipynb", as_version=4)
+        nbformat.read(
+            recorded_run / "papermill_runs" / DRAW_ONLY_PROFILE / f"{name}.ipynb", as_version=4
+        )
     )
     committed = nbformat.read(executed.FOLDER / f"{name}.ipynb", as_version=4)
     assert [cell.source for cell in committed.cells] == [cell.source for cell in fresh.cells]

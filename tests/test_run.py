@@ -89,7 +89,7 @@ def test_a_failed_notebook_is_kept_as_failed(output, tmp_path, monkeypatch):
 
 def test_a_drawn_run_says_why_points_have_no_value(output):
     """Two scores of a model that cannot answer, and one of a model that needs more memory."""
-    launch = Launch(notebooks.NOTEBOOKS["03"], {"PROFILE": profiles.DRAWN})
+    launch = Launch(notebooks.NOTEBOOKS["03"], {"PROFILE": profiles.DRAW_ONLY_PROFILE})
     first, *others = launch.tables
     futile = "no answer: the whole model is no better than its floor"
     statuses = ["ok", futile, "oom", futile]

@@ -228,8 +228,8 @@ def test_a_model_that_is_recorded_too_is_drawn_before_its_record():
     )
     for figure in (letters.figure_letters(forms), letters.figure_cuts(exits, forms)):
         points = figure.table[figure.table.value.notna()].model.value_counts()
-        assert points.index.str.removeprefix(tables.RECORD).unique().tolist() == [model]
-        assert points[model] == points[tables.RECORD + model] > 30
+        assert points.index.str.removeprefix(tables.RECORD_PREFIX).unique().tolist() == [model]
+        assert points[model] == points[tables.RECORD_PREFIX + model] > 30
 
 
 @pytest.mark.parametrize("name", profiles.PROFILES)

@@ -38,7 +38,7 @@ def ran(output, monkeypatch):
     error = v4.new_output("error", ename="ValueError", evalue="<why>")
     failed = v4.new_notebook(cells=[v4.new_code_cell("raise", outputs=[error])])
     nbformat.write(failed, folder / "02_pruning_curves.failed.ipynb")
-    for run, model, width in (("smoke", "recorded: m", 3), (profiles.RECORDED, "m", 4)):
+    for run, model, width in (("smoke", "recorded: m", 3), (profiles.RECORD_PROFILE, "m", 4)):
         tables = {
             "figure_4": (width, {"model": ["m"], "value": [0.1]}),  # this run's own
             "figure_1a": (3, {"step": ["measure"]}),  # the same picture
@@ -83,8 +83,8 @@ def test_a_report_is_of_the_run_that_is_named(run, output, monkeypatch, capsys):
 
 def test_the_recorded_run_stands_next_to_no_other(ran):
     for place in (paths.RUNS, paths.FIGURES):
-        shutil.copytree(place / "smoke", place / profiles.DRAWN)
-    assert site.build(profiles.DRAWN).read_text().count("<img") == 3
+        shutil.copytree(place / "smoke", place / profiles.DRAW_ONLY_PROFILE)
+    assert site.build(profiles.DRAW_ONLY_PROFILE).read_text().count("<img") == 3
 
 
 def test_what_pages_share_is_a_file_of_the_site_once(ran):

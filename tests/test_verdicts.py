@@ -56,7 +56,7 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
 
 def test_each_model_that_was_asked_stories_is_judged_by_them():
     """Whichever table has them; no point of a line is there twice."""
-    profile = profiles.get(profiles.DRAWN)
+    profile = profiles.get(profiles.DRAW_ONLY_PROFILE)
     asked = set()
     for _, table in tables.read_all(tables.folder(profile)):
         if "task" in table:
@@ -70,7 +70,7 @@ def test_each_model_that_was_asked_stories_is_judged_by_them():
 
 def test_quick_asks_enough_of_arc_easy_for_a_signal():
     """By so many of the recorded questions SmolLM2 stands out from its floor. It alone is read."""
-    run = claims.gather(profiles.get(profiles.DRAWN, ["smollm2-135m"]))
+    run = claims.gather(profiles.get(profiles.DRAW_ONLY_PROFILE, ["smollm2-135m"]))
     assert run.models("scores") == ["smollm2-135m"]
     whole = run.points("scores", task="arc_easy", block_size=0).iloc[0]
     answers = np.asarray(whole.examples)[: profiles.get("quick").arc_easy_questions]

@@ -61,7 +61,7 @@ LOOKS = {  # of each reading that is drawn; the table has all
     ACCURACY: {"color": "black", "marker": "", "ls": ":", "label": "as answered"},
 }
 LOOKS[UNBIASED]["label"] = "as letters, biases removed"
-DRAWN = {("none", 0), ("similarity", 3), ("simple", 3)}  # the same number of layers
+DRAWN_CUTS = {("none", 0), ("similarity", 3), ("simple", 3)}  # the same number of layers
 NO_SCORE = {"depth": np.nan, "reading": None, "value": np.nan, "standard_error": np.nan, "n": 0}
 NO_ROWS = ["model", *BLOCK, "task", "status", "choices"]
 
@@ -262,9 +262,10 @@ def by_depth(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_depth(scores: pd.DataFrame) -> Figure:
-    """Draw accuracy against depth on ARC-Easy by letter, a panel a cut of DRAWN: in the state, as
-    letters, as answered. Before the dropped layers a cut model is the whole one. The figure's table
-    has all tasks, cuts and readings.
+    """Draw accuracy against depth on ARC-Easy by letter: in the state, as letters, as answered.
+
+    A panel is a cut of DRAWN_CUTS. Before the dropped layers a cut model is the whole one. The
+    figure's table has all tasks, cuts and readings.
 
     scores: of `table`.
     """
@@ -276,7 +277,7 @@ def figure_depth(scores: pd.DataFrame) -> Figure:
     whole = drawn[drawn.block_size == 0]
     places, several = {}, drawn.model.nunique() > 1
     for (model, strategy, start, size), of_cut in drawn.groupby(["model", "strategy", *BLOCK]):
-        if (strategy, size) in DRAWN:
+        if (strategy, size) in DRAWN_CUTS:
             whole_name = "whole" if several else f"{label(model)}\nwhole"
             name = f"{strategy}, {size} layers" if size else whole_name
             before = whole[(whole.model == model) & (whole.depth <= start)]

@@ -16,7 +16,7 @@ from replication.measure.experiments import unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request, score
 from replication.profiles import Profile
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 KEPT = {
     0: "none kept (early exit)",
@@ -88,7 +88,7 @@ def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
     table = table.drop_duplicates(["model", "questions", "form", "strategy", "block_size"])
     panels = zip(table.questions, table.form, strict=True)
     drawn = table.assign(
-        row="accuracy of\n" + table.model.str.removeprefix(RECORD).map(label),
+        row="accuracy of\n" + table.model.str.removeprefix(RECORD_PREFIX).map(label),
         column=[PANELS[panel] for panel in panels],
         line=table.strategy,
     )

@@ -27,7 +27,7 @@ from replication.measure.experiments import (
 from replication.measure.question import Question
 from replication.measure.request import Request
 from replication.profiles import Profile
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 LISTED = "listed text"
 FORMS = {  # a question set, and the tasks that ask it by letter, by content and between
@@ -140,7 +140,7 @@ def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     Of a run's own models, with what is recorded of them; of others only where none of its own can
     answer.
     """
-    groups = scores.assign(model=scores.model.str.removeprefix(RECORD)).set_index(by).index
+    groups = scores.assign(model=scores.model.str.removeprefix(RECORD_PREFIX)).set_index(by).index
     own = ~scores.model.map(is_recorded).astype(bool)
     for among in (own, own | True):
         pruned = among & (scores.block_size > 0) & scores.value.notna()
@@ -160,7 +160,7 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     """Draw the same questions by letter and by content, a column a strategy: a row a model, of the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
-    models = table.model.str.removeprefix(RECORD).map(label)
+    models = table.model.str.removeprefix(RECORD_PREFIX).map(label)
     panels = models + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
     titles = table.strategy.where(table.block_size > 0)
@@ -176,7 +176,8 @@ def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
     of_arc = forms.task.isin(FORMS_OF_CUTS) & (forms.questions == "arc_easy")
     scores = pd.concat([forms[of_arc & (forms.treatment != "healed")], exits[exits.task == "mmlu"]])
     table = clearest(scores, ["model"])
-    table = table.assign(panel="accuracy of\n" + table.model.str.removeprefix(RECORD).map(label))
+    names = table.model.str.removeprefix(RECORD_PREFIX).map(label)
+    table = table.assign(panel="accuracy of\n" + names)
     titles = table.task.map(FORMS_OF_CUTS)
     return grid(table, titles, "strategy", row="panel", note=left_out(scores))
 

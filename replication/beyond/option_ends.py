@@ -31,7 +31,7 @@ from replication.profiles import Profile
 VERSION = 1  # bumped by hand when the numbers change
 TASKS = "arc_easy_letters", "arc_easy_symbols"
 CUTS = {"similarity": (3, 5, 6), "simple": (3, 5, 6)}  # layers dropped
-DRAWN = ("similarity", 3), ("similarity", 6), ("simple", 6)
+DRAWN_CUTS = ("similarity", 3), ("similarity", 6), ("simple", 6)
 AS_LETTERS, LAST, OPTIONS = "letters", "at the last token", "at the options"
 CONTROLS = {"at the options, strength x 0.1": 0.1, "at the options, strength x 10": 10.0}
 GAUSSIAN, WORDS = "at the options, random numbers", "at the options, lengths and words"
@@ -108,8 +108,8 @@ def _of_probe(depth: int | None, reading: str, choices: tuple, task: Task) -> di
 
 def figure_options(scores: pd.DataFrame) -> Figure:
     """Draw accuracy against depth: at the options' ends, at the last token, and as an exit at that
-    depth answers. A column is a model and its questions, a row the whole model or a cut of DRAWN.
-    Dropped layers are hatched; before them a cut model is the whole one.
+    depth answers. A column is a model and its questions, a row the whole model or a cut of
+    DRAWN_CUTS. Dropped layers are hatched; before them a cut model is the whole one.
 
     scores: of `depth_probe.table`.
     """
@@ -121,7 +121,7 @@ def figure_options(scores: pd.DataFrame) -> Figure:
         column = f"{label(model)}\n{depth_probe.TASKS[task]}"
         whole = of_set[of_set.block_size == 0]
         places["whole", column] = whole
-        for strategy, size in DRAWN:
+        for strategy, size in DRAWN_CUTS:
             of_cut = of_set[(of_set.strategy == strategy) & (of_set.block_size == size)]
             if len(of_cut):
                 before = whole[whole.depth <= of_cut.block_start.max()]

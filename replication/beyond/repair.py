@@ -20,7 +20,7 @@ from replication.measure.experiments import blocks_of, unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request, data_source, load_task, mapped, score
 from replication.profiles import STRATEGIES, Profile, recipe
-from replication.tables import RECORD, grouped
+from replication.tables import RECORD_PREFIX, grouped
 
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
@@ -178,7 +178,7 @@ def figure_repair(scores: pd.DataFrame) -> Figure:
 
     scores: of `table`.
     """
-    columns = scores.model.str.removeprefix(RECORD).map(label) + "\n" + scores.strategy
+    columns = scores.model.str.removeprefix(RECORD_PREFIX).map(label) + "\n" + scores.strategy
     whole, repaired = scores.block_size == 0, ~scores.repair.isin(NOT_REPAIRED)
     panels = {"row": scores.task.map(ROWS), "column": columns.where(~whole), "line": scores.repair}
     shown = whole | columns.isin(columns[repaired & scores.value.notna()])

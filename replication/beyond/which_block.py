@@ -30,7 +30,7 @@ from replication.measure.damage import all_blocks
 from replication.measure.question import Question
 from replication.measure.request import BLOCK, Request, data_identity, data_source
 from replication.profiles import Profile
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 VERSION = 2  # bumped by hand when the numbers change
 TOKENS = 256  # whose states are compared at once
@@ -249,7 +249,7 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
     """
     updates = changes[changes.criterion.isin(UPDATES)]
     table = pd.concat([updates, damages[damages.block_size == 1]])
-    models = table.groupby(table.model.str.removeprefix(RECORD), sort=False)
+    models = table.groupby(table.model.str.removeprefix(RECORD_PREFIX), sort=False)
     with plt.rc_context(STYLE):
         size = WIDTH, 1 + 2.6 * len(models)
         figure, axes = plt.subplots(len(models), 2, figsize=size, squeeze=False)

@@ -10,7 +10,7 @@ from lib.evaluation import KINDS
 from replication.analysis.bootstrap import paired
 from replication.figures.curves import LONG, SHORT, SIZES, TASKS, draw_grid, draw_panel, left_out
 from replication.figures.style import NORMAL, label, look, opacity
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 SMALL = 0.01  # the least that an axis of differences shows, to both sides
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
@@ -113,7 +113,7 @@ def _not_made(table: pd.DataFrame) -> pd.Series:
 
 def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[tuple]:
     """Yield the place of each panel and its scores, with those of the whole model."""
-    model = healed.model.str.removeprefix(RECORD)
+    model = healed.model.str.removeprefix(RECORD_PREFIX)
     rows = healed.task.map(UNITS).str.replace(" accuracy", "\naccuracy")
     if healed.strategy.nunique() > 1:
         rows += "\n(" + healed.strategy + ")"

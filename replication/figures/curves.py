@@ -35,9 +35,9 @@ from replication.figures.style import (
     panel_grid,
     recorded_first,
 )
-from replication.profiles import DRAWN, PROFILES
+from replication.profiles import DRAW_ONLY_PROFILE, PROFILES
 from replication.profiles.strategies import CHOOSE
-from replication.tables import RECORD, NotMeasured
+from replication.tables import RECORD_PREFIX, NotMeasured
 
 TREATMENTS = {"unhealed": ":", "healed": "-"}
 MARKS = {"marker": "o", "ms": 3.5, "lw": 1.3}
@@ -76,16 +76,18 @@ def _by_model(scores: pd.DataFrame, models: Sequence[str]) -> tuple[pd.DataFrame
     """Return the scores of some models and of those that the record shows, the run's first; and the
     name of each, as recorded if the run has none of it. BoolQ's AUC is among them."""
     scores = pd.concat([scores, boolq_ranking(scores)], ignore_index=True)
-    names = scores.model.str.removeprefix(RECORD)
-    order = list(dict.fromkeys([*models, *PROFILES[DRAWN].shown_models]))
+    names = scores.model.str.removeprefix(RECORD_PREFIX)
+    order = list(dict.fromkeys([*models, *PROFILES[DRAW_ONLY_PROFILE].shown_models]))
     scores = scores[names.isin(order)].sort_values(
-        "model", kind="stable", key=lambda model: model.str.removeprefix(RECORD).map(order.index)
+        "model",
+        kind="stable",
+        key=lambda model: model.str.removeprefix(RECORD_PREFIX).map(order.index),
     )
     own = set(scores.model)
-    titles = [
-        label(model.removeprefix(RECORD) if model.removeprefix(RECORD) in own else model)
-        for model in scores.model
-    ]
+    titles = []
+    for model in scores.model:
+        name = model.removeprefix(RECORD_PREFIX)
+        titles.append(label(name if name in own else model))
     return scores, pd.Series(titles, scores.index)
 
 
@@ -123,7 +125,7 @@ def figure_5(scores: pd.DataFrame, models: Sequence[str]) -> Figure:
 def figure_7(scores: pd.DataFrame) -> Figure:
     """Figure 7: healed models by order and number of examples; a line a `variant`."""
     scores = scores.sort_values("ablation", ascending=False, kind="stable")
-    titles = scores.model.str.removeprefix(RECORD).map(label)
+    titles = scores.model.str.removeprefix(RECORD_PREFIX).map(label)
     titles += "\n" + scores.ablation + " of examples"
     return grid(scores, titles, "variant", ["arc_easy", "arc_easy_test", "mmlu"])
 

@@ -21,7 +21,7 @@ from lib.models import registry
 from replication import paths
 from replication.analysis import curves
 from replication.profiles import Profile
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 SHEET = Path(__file__).with_name("style.mplstyle")
 STYLE = matplotlib.rc_params_from_file(SHEET, use_default_template=False)
@@ -36,24 +36,24 @@ LETTERS_AN_INCH = 15  # of a note above the panels
 WIDTH = 7.3  # inches: as wide as a web page shows a picture, so that no text is scaled down
 AT_LEAST = (0.2, 0.6)  # what every axis of accuracies shows, so that noise looks like noise
 NORMAL = 1.96  # standard errors to either side: a 95 % interval
-RECORD_ABOVE = f"{RECORD.strip()}\n"  # where a name has little room
+RECORD_ABOVE = f"{RECORD_PREFIX.strip()}\n"  # where a name has little room
 PALE = 0.35  # opacity of the record behind a run's own points
 FEW = 4_000  # colours of lines and text, with their soft edges; a map has more
 
 
 def label(model: str) -> str:
     """A model's name in figures, also of a recorded one behind a run."""
-    return RECORD * is_recorded(model) + registry.label(model.removeprefix(RECORD))
+    return RECORD_PREFIX * is_recorded(model) + registry.label(model.removeprefix(RECORD_PREFIX))
 
 
 def family(model: str) -> str:
     """The family in whose panel a model is drawn."""
-    return registry.family(model.removeprefix(RECORD))
+    return registry.family(model.removeprefix(RECORD_PREFIX))
 
 
 def is_recorded(model: str) -> bool:
     """Whether a model's rows are those of the recorded run, behind a run's own."""
-    return model.startswith(RECORD)
+    return model.startswith(RECORD_PREFIX)
 
 
 def has_own(panel: pd.DataFrame) -> bool:
@@ -101,13 +101,13 @@ def only_recorded(panels: dict[tuple[str, str], pd.DataFrame], reason: str = "")
         ]
         names.append(wholly[-1] if wholly else ", ".join(place))
     named = "; ".join(dict.fromkeys(" ".join(name.split()) for name in names))
-    return f"{named.replace(RECORD, '')}: all points are the recorded run's."
+    return f"{named.replace(RECORD_PREFIX, '')}: all points are the recorded run's."
 
 
 def colour(name: str) -> str:
     """The colour of a model, cut, question form, … in every figure; of a model without a row by the
     letters of its name."""
-    name = name.removeprefix(RECORD)
+    name = name.removeprefix(RECORD_PREFIX)
     by_letters = f"C{sum(map(ord, name)) % 10}"  # of matplotlib's ten
     return COLOURS.get(name, by_letters)
 
@@ -151,10 +151,10 @@ def panel_grid(
             continue
         row, column = place
         if not any(row == other for other, _ in drawn):
-            axis.set_ylabel(row.replace(RECORD, RECORD_ABOVE))
+            axis.set_ylabel(row.replace(RECORD_PREFIX, RECORD_ABOVE))
             axis.tick_params(labelleft=True)
         if not any(column == other for _, other in drawn):
-            axis.set_title(column.replace(RECORD, RECORD_ABOVE), loc="left")
+            axis.set_title(column.replace(RECORD_PREFIX, RECORD_ABOVE), loc="left")
         if place == [other for other in places if other[1] == column][-1]:
             axis.tick_params(labelbottom=True)
             axis.set_xlabel(xlabel, fontsize=8)

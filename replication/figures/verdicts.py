@@ -16,7 +16,7 @@ from replication.figures.style import (
     finished,
     is_recorded,
 )
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 SHADES = {"agrees": colour("agrees"), "differs": colour("differs"), "": colour("can't tell")}
 COLUMNS = {"direction": "way", "confidence": "firmness"}  # of figure_claims.csv
@@ -33,7 +33,11 @@ def figure_claims(verdicts: list, recorded: Sequence = ()) -> Figure:
     verdicts: a list of claims.bounds.Verdict; recorded: those of the recorded run, beside them.
     """
     rows = [asdict(v) | {"light": v.light} for v in verdicts]
-    rows += [asdict(v) | {"light": v.light, "model": RECORD + v.model} for v in recorded if v.model]
+    rows += [
+        asdict(v) | {"light": v.light, "model": RECORD_PREFIX + v.model}
+        for v in recorded
+        if v.model
+    ]
     table = pd.DataFrame(rows).rename(columns=COLUMNS)
     statements = table.groupby("claim", sort=False).statement.first()
     by_content = table.duplicated(["claim", "model"]) & (table.task == "arc_easy")  # after MMLU
@@ -56,7 +60,7 @@ def figure_claims(verdicts: list, recorded: Sequence = ()) -> Figure:
         texts = [f"{part}  {fill(text, 70)}" for part, text in statements.items()]
         axis.set_yticks(range(len(parts)), texts, fontsize=7.5)
         heads = [
-            RECORD_ABOVE * is_recorded(name) + fill(name.removeprefix(RECORD), 15)
+            RECORD_ABOVE * is_recorded(name) + fill(name.removeprefix(RECORD_PREFIX), 15)
             for name in columns
         ]
         axis.set_xticks(range(len(columns)), heads, fontsize=7.5)

@@ -15,7 +15,7 @@ from replication import tables
 from replication.measure import damage, inference_cost, scores
 from replication.measure.distance_maps import distances
 from replication.measure.request import Request
-from replication.profiles import DRAWN, Profile
+from replication.profiles import DRAW_ONLY_PROFILE, Profile
 
 Experiment = Callable[..., list[Request]]  # of a model's name, its distances and a profile
 TABLES: dict[str, Callable[[Sequence[Request]], pd.DataFrame]] = {  # by experiment, if not scores
@@ -34,7 +34,7 @@ def table(
     if it has no row, where scores that are missing would have one each.
     """
     name, is_asked = experiment.__name__, True
-    if profile.name != DRAWN:
+    if profile.name != DRAW_ONLY_PROFILE:
         is_asked = _measure(experiment, maps, profile)
     rows = tables.read(name, profile, maps)
     if name in TABLES and rows.empty and is_asked:

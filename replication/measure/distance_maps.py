@@ -11,7 +11,7 @@ from lib.models.registry import ModelError
 from replication import tables
 from replication.measure import fetching, request
 from replication.measure.fetching import Rows
-from replication.profiles import DRAWN, Profile
+from replication.profiles import DRAW_ONLY_PROFILE, Profile
 from replication.tables import NotMeasured
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def distances(
     NotMeasured) of the last one if none can be had.
     """
     names = profile.models if names is None else names
-    if profile.name == DRAWN:
+    if profile.name == DRAW_ONLY_PROFILE:
         return {n: of for n, of in tables.maps(profile).items() if n in names}, profile
     measured, missing, problem = {}, {}, None
     for name in names:

@@ -20,7 +20,7 @@ from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import SIGNAL, gap, unclear
 from replication.measure import cache as results
 from replication.measure.request import BLOCK, Request
-from replication.profiles import DRAWN, PROFILES
+from replication.profiles import DRAW_ONLY_PROFILE, PROFILES
 
 OF_CUT = ("recipe", "healing_version", "healing_data")  # parameters that a whole model has not
 READ = ["model", "task", "block_size", "steps", "n", "value", "standard_error"]
@@ -40,7 +40,7 @@ class Known(NamedTuple):
 def recorded() -> dict[tuple[str, str], Known]:
     """Return what the recorded run knows, by model and task: the largest gap, most questions."""
     known = {}
-    for _, table in tables.read_all(tables.folder(PROFILES[DRAWN])):
+    for _, table in tables.read_all(tables.folder(PROFILES[DRAW_ONLY_PROFILE])):
         if not set(READ) <= set(table):
             continue
         is_whole = (table.block_size == 0) & (table.steps == 0) & table.value.notna()

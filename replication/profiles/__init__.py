@@ -17,8 +17,9 @@ from replication.profiles.strategies import STRATEGIES
 
 TIMES = Path(__file__).with_name("times.csv")  # what each profile measures, and for how long
 _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
-RECORDED = "overnight"  # the one whose run is committed: data/recorded/, figures/
-DRAWN = "recorded"  # the same settings; what is recorded is drawn, and nothing is computed
+RECORD_PROFILE = "overnight"  # the one whose run is committed: data/recorded/, figures/
+# of the same settings: what is recorded is drawn, and nothing is computed
+DRAW_ONLY_PROFILE = "recorded"
 COUNTS = {row["setting"] for row in _ROWS if row["kind"] == "count"}
 QA = ("mmlu", "boolq", "arc_easy")
 SHOTS = (0, 1, 3, 5)  # examples in a prompt
@@ -288,10 +289,11 @@ def sizes_at(fractions: Sequence[float], num_layers: int) -> list[int]:
 
 def _check_recorded(models: list[str], *settings) -> None:
     """Raise ValueError for what the recorded run cannot show."""
-    known = PROFILES[RECORDED].models
+    known = PROFILES[RECORD_PROFILE].models
     if any(setting is not None for setting in settings):
         raise ValueError(
-            f"PROFILE={DRAWN} draws what was measured, so it takes no LIMIT, STEPS, DTYPE or TEXTS."
+            f"PROFILE={DRAW_ONLY_PROFILE} draws what was measured, so it takes no LIMIT, STEPS, "
+            "DTYPE or TEXTS."
         )
     if others := [model for model in models if model not in known]:
         raise ValueError(f"No {others[0]!r} is recorded: choose among {', '.join(known)}.")
@@ -320,7 +322,9 @@ def _profile(name: str) -> Profile:
 
 
 PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}
-PROFILES[DRAWN] = replace(PROFILES[RECORDED], name=DRAWN, folder=DRAWN)
+PROFILES[DRAW_ONLY_PROFILE] = replace(
+    PROFILES[RECORD_PROFILE], name=DRAW_ONLY_PROFILE, folder=DRAW_ONLY_PROFILE
+)
 
 
 def folder(name: str, models: Sequence[str] | None, texts: str | None = None) -> str:
@@ -353,7 +357,7 @@ def get(
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     models = models.split() if isinstance(models, str) else models
     models = [registry.canonical(model) for model in models or PROFILES[name].models]
-    if name == DRAWN:
+    if name == DRAW_ONLY_PROFILE:
         _check_recorded(models, limit, steps, dtype, texts)
     profile = PROFILES[name].limited(limit)
     if steps is not None:

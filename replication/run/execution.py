@@ -260,7 +260,7 @@ def _gaps(launch: Launch) -> Outcome:
         with table.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if not row.get("value")]
         gaps += [row for row in rows if row.get("status", "ok") not in ("", "ok")]
-    if launch.profile == profiles.DRAWN:  # what the record lacks, nobody can add
+    if launch.profile == profiles.DRAW_ONLY_PROFILE:  # what the record lacks, nobody can add
         reasons = Counter(row["status"].removeprefix(f"{NO_ANSWER}: ") for row in gaps)
         counted = [f"{count} points without a value: {why}" for why, count in reasons.items()]
         return Outcome("ok", "; ".join(counted))

@@ -178,8 +178,8 @@ def page(maps: dict[str, Explored], opened: list[str] | None = None) -> str:
         "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
         "maps": {label: _map(explored) for label, explored in maps.items()},
         "opened": opened or _opened(maps),
-        "recorded": profiles.RECORDED,
-        "most_texts": profiles.PROFILES[profiles.RECORDED].similarity_sequences,
+        "recorded": profiles.RECORD_PROFILE,
+        "most_texts": profiles.PROFILES[profiles.RECORD_PROFILE].similarity_sequences,
     }
     return TEMPLATES.get_template("explorer.html.j2").render(
         data,

@@ -22,7 +22,7 @@ from lib.data import prompts, wheels
 from lib.models import registry
 from replication import paths, tables
 from replication.beyond import biases
-from replication.profiles import RECORDED
+from replication.profiles import RECORD_PROFILE
 
 HERE = Path(__file__).parent
 TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True)
@@ -79,7 +79,7 @@ def _question_set(name: str) -> dict:
 
 def _scores(table: str, task: str) -> dict[tuple[str, int], dict]:
     """Return the unhealed scores of a task in a recorded table, by strategy and layers dropped."""
-    scores = tables.read_file(paths.RECORDED / RECORDED / f"{table}.parquet")
+    scores = tables.read_file(paths.RECORDED / RECORD_PROFILE / f"{table}.parquet")
     is_one = (scores.model == MODEL) & (scores.task == task) & (scores.treatment != "healed")
     rows = scores[is_one & scores.value.notna()].to_dict("records")
     return {(row["strategy"], int(row["block_size"])): row for row in rows}

@@ -27,10 +27,10 @@ from lib import storage
 from lib.models import registry
 from replication import paths, profiles
 from replication.notebook import WIDGET
-from replication.profiles import DRAWN, RECORDED
+from replication.profiles import DRAW_ONLY_PROFILE, RECORD_PROFILE
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.show import questions
-from replication.tables import RECORD
+from replication.tables import RECORD_PREFIX
 
 INDEX = Path(__file__).with_name("index.md.j2")
 PAGE = Path(__file__).with_name("page.html.j2")
@@ -60,7 +60,7 @@ def build(run: str) -> Path:
         )
     notebooks = {file.name.split(".")[0]: nbformat.read(file, as_version=4) for file in copies}
     with storage.atomic_folder(folder) as site:
-        for figures in {paths.ROOT / "figures" / RECORDED, paths.FIGURES / run}:
+        for figures in {paths.ROOT / "figures" / RECORD_PROFILE, paths.FIGURES / run}:
             if figures.exists():
                 no_pages = shutil.ignore_patterns("*.html")  # notebook 08's explorer, a page below
                 shutil.copytree(figures, site / "figures" / figures.name, ignore=no_pages)
@@ -102,8 +102,8 @@ def _shared(html: str, page: str, site: Path) -> str:
 
 def _index(run: str, site: Path, notebooks: dict[str, NotebookNode]) -> str:
     """Return the first page of a run, in Markdown."""
-    sides = {"this run": run, "the recorded run": RECORDED}
-    if run == DRAWN:
+    sides = {"this run": run, "the recorded run": RECORD_PROFILE}
+    if run == DRAW_ONLY_PROFILE:
         sides.pop("this run")
     files = {file.relative_to(site).as_posix() for file in site.rglob("*.*")}
     return Template(INDEX.read_text(encoding="utf-8")).render(
@@ -120,14 +120,16 @@ def _index(run: str, site: Path, notebooks: dict[str, NotebookNode]) -> str:
 
 def _is_record(site: Path, run: str, figure: str) -> bool:
     """Return whether a run's picture shows nothing but the recorded one, which is there, too."""
-    own, recorded = (site / "figures" / folder / f"{figure}.png" for folder in (run, RECORDED))
-    if run == DRAWN or not (own.exists() and recorded.exists()):
+    own, recorded = (
+        site / "figures" / folder / f"{figure}.png" for folder in (run, RECORD_PROFILE)
+    )
+    if run == DRAW_ONLY_PROFILE or not (own.exists() and recorded.exists()):
         return False
     if own.read_bytes() == recorded.read_bytes():
         return True
     table = storage.rows(own.with_suffix(".csv"))
     scores = [row for row in table if row.get("value") and "model" in row]
-    return bool(scores) and all(row["model"].startswith(RECORD) for row in scores)
+    return bool(scores) and all(row["model"].startswith(RECORD_PREFIX) for row in scores)
 
 
 def _text_page(text: str) -> NotebookNode:
