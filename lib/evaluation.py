@@ -11,16 +11,16 @@ import numpy as np
 
 from lib.data.encoding import Row
 from lib.data.scoring import accuracy_with_ties, loglikelihoods
-from lib.tasks import KINDS, Kind, question_set, register
+from lib.tasks import TASK_SPECS, TaskSpec, question_set, register
 
-__all__ = ["KINDS", "Kind", "Task", "question_set", "register", "task"]  # and others
+__all__ = ["TASK_SPECS", "TaskSpec", "Task", "question_set", "register", "task"]  # and others
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
 @dataclass(frozen=True)
 class Task:
-    """The examples of one data set, of the kind `name` (a key of KINDS)."""
+    """The examples of the task `name` (a key of TASK_SPECS)."""
 
     name: str
     examples: tuple[dict, ...]
@@ -30,8 +30,8 @@ class Task:
         return [self.kind.rows(example, tokenizer) for example in self.examples]
 
     @property
-    def kind(self) -> Kind:
-        return KINDS[self.name]
+    def kind(self) -> TaskSpec:
+        return TASK_SPECS[self.name]
 
     def scores(self, outputs: list[list]) -> tuple[np.ndarray, np.ndarray]:
         """Value and weight of each example, from the log-probabilities (or texts) of its rows.
@@ -163,19 +163,19 @@ class Task:
 
 
 def task(name: str, source: str = "wheels", **counts) -> Task:
-    """The task `name`, a key of KINDS, with as many examples as `counts` says.
+    """The task `name`, a key of TASK_SPECS, with as many examples as `counts` says.
 
     source: "wheels", or "hub" for the paper's data sets. Raises ValueError for a task that is not
     known, TypeError for a count that its function does not take, or that is missing.
     """
-    return Task(name, tuple(kind(name).build(source, **counts)))
+    return Task(name, tuple(spec(name).build(source, **counts)))
 
 
-def kind(name: str) -> Kind:
+def spec(name: str) -> TaskSpec:
     """Return the row of a task. Raises ValueError for a task that is not known."""
-    if name not in KINDS:
-        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(KINDS)}.")
-    return KINDS[name]
+    if name not in TASK_SPECS:
+        raise ValueError(f"Unknown task {name!r}: choose one of {', '.join(TASK_SPECS)}.")
+    return TASK_SPECS[name]
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from lib.data.encoding import Row
 
 
 @dataclass(frozen=True)
-class Kind:
+class TaskSpec:
     """A row of the table: what builds, encodes and scores a task, and what it is called."""
 
     build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
@@ -48,7 +48,7 @@ def multiple_choice(
     label: str,
     form: prompts.Form = prompts.by_content,
     counts: tuple[str, ...] = ("questions",),
-) -> Kind:
+) -> TaskSpec:
     """Return the row of a task of questions and options, as `prompts.multiple_choice` asks them.
 
     form: `prompts.by_content` compares the texts of the options, `prompts.by_letter` lists them and
@@ -58,14 +58,14 @@ def multiple_choice(
     of_data = {"data": data, "read": read, "form": form, "most_shots": most_shots}
     build = partial(prompts.multiple_choice, **of_data)
     rows = CHOICES if form is prompts.by_letter else TEXTS
-    return Kind(build, counts, rows, "accuracy", data, label)
+    return TaskSpec(build, counts, rows, "accuracy", data, label)
 
 
-_kinds = {
-    "mmlu": Kind(
+_specs = {
+    "mmlu": TaskSpec(
         prompts.mmlu, ("subjects", *ORDERED), CHOICES, "accuracy", "mmlu", "MMLU by letter"
     ),
-    "boolq": Kind(
+    "boolq": TaskSpec(
         prompts.boolq,
         ("questions",),
         CHOICES,
@@ -74,10 +74,10 @@ _kinds = {
         "BoolQ",
         same_choices=True,
     ),
-    "arc_easy": Kind(
+    "arc_easy": TaskSpec(
         prompts.arc_easy, ORDERED, TEXTS, "accuracy", "arc_easy", "ARC-Easy by content"
     ),
-    "arc_easy_test": Kind(
+    "arc_easy_test": TaskSpec(
         prompts.arc_easy_test,
         SHOTS,
         TEXTS,
@@ -85,7 +85,7 @@ _kinds = {
         "arc_easy_test",
         "ARC-Easy (test) by content",
     ),
-    "c4": Kind(
+    "c4": TaskSpec(
         prompts.c4,
         ("sequences", "max_tokens"),
         encoding.text,
@@ -94,7 +94,7 @@ _kinds = {
         "C4 loss in nats",
         scoring.loss,
     ),
-    "hellaswag": Kind(
+    "hellaswag": TaskSpec(
         prompts.hellaswag,
         ("questions",),
         TEXTS,
@@ -103,7 +103,7 @@ _kinds = {
         "HellaSwag",
         per_character=True,
     ),
-    "gsm8k": Kind(
+    "gsm8k": TaskSpec(
         prompts.gsm8k,
         (*SHOTS, "new_tokens"),
         encoding.prompt,
@@ -113,24 +113,25 @@ _kinds = {
         scoring.exact_match,
         generated=True,
     ),
-    "gsm8k_bpb": Kind(
+    "gsm8k_bpb": TaskSpec(
         prompts.gsm8k, SHOTS, TEXTS, "bits per byte", "gsm8k", "GSM8K, gold", scoring.bits_per_byte
     ),
 }
-KINDS = MappingProxyType(_kinds)  # read only
+TASK_SPECS = MappingProxyType(_specs)  # read only
 
 
-def register(tasks: Mapping[str, Kind]) -> None:
-    """Add tasks to KINDS. Raises ValueError if another has the name."""
-    for name, kind in tasks.items():
-        if _kinds.setdefault(name, kind) != kind:
+def register(tasks: Mapping[str, TaskSpec]) -> None:
+    """Add tasks to TASK_SPECS. Raises ValueError if another has the name."""
+    for name, spec in tasks.items():
+        if _specs.setdefault(name, spec) != spec:
             raise ValueError(f"There is a task {name!r} already: choose another name.")
 
 
 def question_set(name: str) -> str:
     """The set that a task's questions are of, by the start of its name: of mmlu_x mmlu."""
-    known = max((kind for kind in KINDS if f"{name}_".startswith(f"{kind}_")), key=len, default="")
+    beginnings = (task for task in TASK_SPECS if f"{name}_".startswith(f"{task}_"))
+    known = max(beginnings, key=len, default="")
     if not known:
         return name
-    data = KINDS[known].data
+    data = TASK_SPECS[known].data
     return data if isinstance(data, str) else known

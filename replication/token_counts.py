@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 from lib.data import sets, wheels
-from lib.evaluation import KINDS, Task
+from lib.evaluation import TASK_SPECS, Task
 from replication import paths
 from replication.measure.request import load_task
 
@@ -70,7 +70,7 @@ def _counts(params: dict) -> tuple[Counts, str]:
     stored = TOKENS[max(alike, key=len)] if alike else {}
     if shots in stored:
         return Counts(**stored[shots]), ""
-    few = {name: params[name] for name in KINDS[task].counts if name in params}
+    few = {name: params[name] for name in TASK_SPECS[task].counts if name in params}
     few["questions"] = min(few["questions"], MOST)
     return _counted(task, params["data"], tuple(few.items()))
 

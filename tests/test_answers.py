@@ -9,7 +9,7 @@ import pytest
 from conftest import measured_scores, real_task, score
 from scipy.stats import mannwhitneyu
 
-from lib.evaluation import KINDS, Task
+from lib.evaluation import TASK_SPECS, Task
 from lib.models import loading
 from lib.sweep import baseline_scores
 from replication import analysis, profiles
@@ -83,7 +83,7 @@ def test_the_choices_own_likelihood(output):
 def test_no_blind_baseline_reads_its_question(smollm2):
     """Rows hold "Answer:" and a choice, whatever else an example of the task holds."""
     blind = tuple(smollm2("Answer:").input_ids)
-    completing = [name for name, kind in KINDS.items() if kind.completes and not kind.score]
+    completing = [name for name, spec in TASK_SPECS.items() if spec.completes and not spec.score]
     for name in completing:
         questions = real_task(name).without_question().rows(smollm2)
         for row in chain.from_iterable(questions):

@@ -61,9 +61,10 @@ OF_BLOCKS = {  # of a model without a block: (name, profile, block, recipe) -> R
     "maps": lambda *of: request.mapped(*of[:2], "c4", of[2], "full").maps,
     "mapped c4": lambda *of: request.mapped(*of[:2], "c4", of[2], "full"),
 }
-TASKS = set(evaluation.KINDS)
+TASKS = set(evaluation.TASK_SPECS)
 OF_BLOCKS |= {
-    task: lambda *of, task=task: request.score(*of[:2], task, of[2]) for task in evaluation.KINDS
+    task: lambda *of, task=task: request.score(*of[:2], task, of[2])
+    for task in evaluation.TASK_SPECS
 }
 EVERY = {*OF_MODELS, *OF_BLOCKS}
 
@@ -180,7 +181,8 @@ def test_everything_that_may_change_a_number_is_listed():
     assert {make(NAME, PROFILE).kind for make in made} - {"maps"} == set(fetching.MEASURE)
     listed = {name for holder, name, _ in VERSIONS if isinstance(holder, dict)}
     assert listed == {*cache.VERSIONS}
-    assert {name for name, kind in evaluation.KINDS.items() if kind.version} == {"mmlu_content"}
+    versioned = [name for name, spec in evaluation.TASK_SPECS.items() if spec.version]
+    assert versioned == ["mmlu_content"]
 
 
 def test_every_file_with_a_version_is_listed_here_and_in_contributing():

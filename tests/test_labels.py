@@ -100,13 +100,14 @@ WRITTEN = ("gsm8k", "gsm8k_bpb", "c4")  # further down
 
 
 def test_every_task_has_rows_and_one_kind():
-    assert {*WRITTEN, *(name for names, *_ in QUESTIONS for name in names)} == set(evaluation.KINDS)
-    for name, kind in evaluation.KINDS.items():
-        assert not kind.like or name.startswith(evaluation.question_set(kind.like))
-        own_data = not isinstance(kind.data, str)
-        assert evaluation.question_set(name) == (name if own_data else kind.data)
+    of_choices = {name for names, *_ in QUESTIONS for name in names}
+    assert {*WRITTEN} | of_choices == set(evaluation.TASK_SPECS)
+    for name, spec in evaluation.TASK_SPECS.items():
+        assert not spec.like or name.startswith(evaluation.question_set(spec.like))
+        own_data = not isinstance(spec.data, str)
+        assert evaluation.question_set(name) == (name if own_data else spec.data)
     with pytest.raises(ValueError, match="'mmlu' already"):
-        evaluation.register({"mmlu": kind})
+        evaluation.register({"mmlu": spec})
     for ask in (evaluation.task, real_task):
         with pytest.raises(ValueError, match="Unknown task 'sciq': choose one of .*mmlu"):
             ask("sciq")

@@ -126,7 +126,7 @@ def texts_read(monkeypatch) -> dict:
 def measure_everything(profile) -> BlockDistances:
     """Every kind of result that reads texts, each of one block."""
     maps, _ = measure.distances(profile)
-    measured_scores(NAME, profile, [BLOCK], list(evaluation.KINDS))
+    measured_scores(NAME, profile, [BLOCK], list(evaluation.TASK_SPECS))
     recipe = profiles.recipe(NAME, profile)
     measured_scores(NAME, profile, [BLOCK], ["c4"], recipe)
     repair.table([request.mapped(NAME, profile, "c4", BLOCK, kind) for kind in repair.KINDS])

@@ -14,7 +14,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lib.data import sets
-from lib.evaluation import KINDS
+from lib.evaluation import TASK_SPECS
 from replication import paths
 
 # the last file that is named before a block of code, in the same paragraph, is that of the block
@@ -136,4 +136,4 @@ def test_a_file_of_questions_is_the_one_that_its_row_names(tmp_path, monkeypatch
         sets.questions(sets.File("mine.json", "0" * 64), "wheels")
     with pytest.raises(sets.DataError, match="no file data/other.json"):
         sets.questions(sets.File("other.json", "0" * 64), "hub")
-    assert not [kind for kind in KINDS.values() if isinstance(kind.data, sets.File)]
+    assert not [spec for spec in TASK_SPECS.values() if isinstance(spec.data, sets.File)]

@@ -100,9 +100,9 @@ importlib.import_module(sys.argv[1])
 from replication import measure
 from replication.measure import cache, fetching
 from lib import evaluation
-for names in (evaluation.KINDS, fetching.MEASURE, measure.TABLES, cache.RESULTS_OF):
+for names in (evaluation.TASK_SPECS, fetching.MEASURE, measure.TABLES, cache.RESULTS_OF):
     print(*sorted(names))"""
-    known = evaluation.KINDS, fetching.MEASURE, measure.TABLES, cache.RESULTS_OF
+    known = evaluation.TASK_SPECS, fetching.MEASURE, measure.TABLES, cache.RESULTS_OF
     expected = [" ".join(sorted(names)) for names in known]
     for module in ("replication.beyond.states", "replication.run.notebooks"):
         command = [sys.executable, "-c", code, module]
@@ -133,7 +133,7 @@ def test_what_shows_a_run_measures_nothing():
 
 
 def test_statistics_and_figures_know_no_task_of_one_question_and_statistics_no_label():
-    of_questions = set(evaluation.KINDS) - set(curves.TASKS)
+    of_questions = set(evaluation.TASK_SPECS) - set(curves.TASKS)
     assert len(of_questions) > 5
     for folder in ("analysis", "figures"):
         for file in (paths.ROOT / "replication" / folder).rglob("*.py"):

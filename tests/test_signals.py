@@ -236,7 +236,7 @@ def test_a_model_that_is_recorded_too_is_drawn_before_its_record():
 def test_a_task_whose_questions_a_source_lacks_is_left_out_with_a_status(name, output, monkeypatch):
     """In every profile: nothing of it is planned or measured, and its rows say why."""
     on_hub = sets.Hub("someone/riddles", "data/{split}-*.parquet", "main")
-    monkeypatch.setitem(tasks._kinds, "riddles", tasks.multiple_choice(on_hub, dict, "Riddles"))
+    monkeypatch.setitem(tasks._specs, "riddles", tasks.multiple_choice(on_hub, dict, "Riddles"))
     profile = replace(profiles.PROFILES[name], models=("tiny-random",))
     requests = experiments.unhealed("tiny-random", Distances(), profile, ["riddles"])
     if profile.source == "hub":

@@ -106,7 +106,7 @@ def test_every_change_has_a_row_and_lenses_read_the_same_states(output, monkeypa
     assert set(cut.reading) == {AS_IT_IS, WHOLE_STATE}
     assert set(whole.layers.dropna()) == {"3 to 4", "5 to 5", "6 to 7"}
     assert table.value.between(0, 1).all()
-    assert evaluation.KINDS[transplant.TASK].label in "ARC-Easy by letter"
+    assert evaluation.TASK_SPECS[transplant.TASK].label in "ARC-Easy by letter"
     monkeypatch.setattr(states, "read_last", lambda *_: pytest.fail("read again"))
     lenses = measure.table(jacobian_lens.lens, {"tiny-random": Distances()}, SMOKE)
     places = {(reading, depth) for reading in ("last token", "published") for depth in (1, 2, 3)}

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts, sets
-from lib.evaluation import KINDS, accuracy_with_ties, weighted_mean
+from lib.evaluation import TASK_SPECS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.curves import transitions
 from replication.beyond.letters import FORMS
@@ -56,7 +56,7 @@ def mmlu_other(
     return others
 
 
-MMLU = KINDS["mmlu"]
+MMLU = TASK_SPECS["mmlu"]
 OTHER = replace(
     MMLU,
     build=mmlu_other,

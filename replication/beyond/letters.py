@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.data import encoding, prompts
-from lib.evaluation import KINDS
+from lib.evaluation import TASK_SPECS
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid, left_out
 from replication.figures.style import is_recorded, label
@@ -59,7 +59,7 @@ def by_listed_text(question: str, texts: list[str]) -> tuple[str, list[str]]:
     return prompt, [f" {text}" for text in texts]
 
 
-MMLU, ARC_EASY = KINDS["mmlu"], KINDS["arc_easy"]
+MMLU, ARC_EASY = TASK_SPECS["mmlu"], TASK_SPECS["arc_easy"]
 ARC_EASY_BY_LETTER = replace(
     ARC_EASY,
     build=partial(prompts.arc_easy, form=prompts.by_letter),

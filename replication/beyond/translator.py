@@ -14,7 +14,7 @@ from math import ceil
 import pandas as pd
 
 from lib.data import prompts
-from lib.evaluation import KINDS
+from lib.evaluation import TASK_SPECS
 from replication.beyond import repair
 from replication.beyond.biases import IN_A_SUBJECT, OTHER, mmlu_other
 from replication.beyond.letters import ARC_EASY_BY_LETTER
@@ -45,7 +45,7 @@ def mmlu_short(*args, **options) -> list[dict]:
 
 SHORT = replace(OTHER, build=mmlu_short, label="MMLU (half of the subjects) by letter")
 OWN_TASKS = {"mmlu_short": SHORT}
-USUAL = {"mmlu": KINDS["mmlu"], "mmlu_short": SHORT, "arc_easy": ARC_EASY_BY_LETTER}
+USUAL = {"mmlu": TASK_SPECS["mmlu"], "mmlu_short": SHORT, "arc_easy": ARC_EASY_BY_LETTER}
 for questions, usual in USUAL.items():
     for ending, symbols in SYMBOLS.items():
         OWN_TASKS[f"{questions}_{ending}"] = replace(

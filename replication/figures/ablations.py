@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.evaluation import KINDS
+from lib.evaluation import TASK_SPECS
 from replication.analysis.bootstrap import paired
 from replication.figures.curves import LONG, SHORT, SIZES, TASKS, draw_grid, draw_panel, left_out
 from replication.figures.style import NORMAL, label, look, opacity
@@ -79,7 +79,7 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
     key = "bars: ±1 s.e. of scores, 95 % of differences"
     notes = [left_out(table)]
     for (model, why), rows in healed.groupby(["model", whys[healed.index]], sort=False):
-        tasks = ", ".join(KINDS[task].label for task in rows.task.unique())
+        tasks = ", ".join(TASK_SPECS[task].label for task in rows.task.unique())
         notes += [f"{label(model)}, {tasks}: {why}, so no difference is drawn"] if why else []
     notes.append(_lengths(healed))
     return draw_grid(panels, draw, table, "\n".join(filter(None, notes)), key)

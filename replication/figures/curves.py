@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.evaluation import KINDS
+from lib.evaluation import TASK_SPECS
 from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import gap, no_signal, unclear
 from replication.figures.style import (
@@ -261,7 +261,7 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     tasks_of = {}
     for (task, status), rows in missing.groupby(["task", "status"], sort=False):
         models = ", ".join(rows.model.map(label).unique())
-        name = KINDS[task].label if task in KINDS else TASKS[task]
+        name = TASK_SPECS[task].label if task in TASK_SPECS else TASKS[task]
         tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
     lines = []
     for (models, why), names in tasks_of.items():

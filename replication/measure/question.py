@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lib import evaluation
-from lib.evaluation import Kind
+from lib.evaluation import TaskSpec
 from replication import measure
 from replication.measure import cache, fetching
 from replication.measure.fetching import Measure
@@ -18,7 +18,7 @@ class Question:
 
     notebook: str  # the file that draws it, without its ending: it begins with the number
     experiments: tuple[measure.Experiment, ...] = ()  # what is asked of each model
-    tasks: Mapping[str, Kind] = field(default_factory=dict)  # that only it asks
+    tasks: Mapping[str, TaskSpec] = field(default_factory=dict)  # that only it asks
     kinds: Mapping[str, Measure] = field(default_factory=dict)  # of results: what measures them
     # of an experiment whose rows are not scores: what makes them of its requests
     tables: Mapping[str, Callable[..., pd.DataFrame]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from lib import evaluation, paths, storage
 from lib.blocks import Block
 from lib.data import sets, wheels
 from lib.data.prompts import VERSION as PROMPT_VERSION
-from lib.evaluation import KINDS, Kind, Task
+from lib.evaluation import TASK_SPECS, Task, TaskSpec
 from lib.healing import Recipe
 from replication.measure import cache
 from replication.measure.cache import VERSIONS
@@ -56,8 +56,8 @@ class Request:
     @property
     def writes(self) -> bool:
         """Whether the model writes its answers."""
-        kind = KINDS.get(self.params.get("task"))
-        return bool(kind) and kind.generated
+        spec = TASK_SPECS.get(self.params.get("task"))
+        return bool(spec) and spec.generated
 
     @property
     def status_of_data(self) -> str | None:
@@ -145,30 +145,30 @@ def _recipe_params(recipe: Recipe) -> dict:
 
 def task_params(name: str, profile: Profile) -> dict:
     """Return how much is asked of a task, and which data: all that `load_task` needs."""
-    kind = evaluation.kind(name)
+    spec = evaluation.spec(name)
     settings = vars(profile) | profile.task_counts | {"0": 0}
     counts = {
         count: settings[setting]
-        for count, setting in _setting_of(name, kind, settings).items()
-        if count in kind.counts or setting == "0"
+        for count, setting in _setting_of(name, spec, settings).items()
+        if count in spec.counts or setting == "0"
     }
-    params = {"task": name, "prompt_version": PROMPT_VERSION + kind.version} | counts
-    return params | data_identity(kind.data, profile.source)
+    params = {"task": name, "prompt_version": PROMPT_VERSION + spec.version} | counts
+    return params | data_identity(spec.data, profile.source)
 
 
-def _setting_of(name: str, kind: Kind, settings: Container[str]) -> dict[str, str]:
+def _setting_of(name: str, spec: TaskSpec, settings: Container[str]) -> dict[str, str]:
     """Return the setting of each count: the task's own, else that of its set of questions, else
     that of any task. Raises ValueError for a count that no profile has."""
     if name in COUNTS:
         return COUNTS[name]
     own, of_any = {}, {}
-    for count in kind.counts:
+    for count in spec.counts:
         own[count] = count if count in settings else f"{name}_{count}"
         of_any[count] = own[count] if own[count] in settings else f"{ANY}_{count}"
     if all(setting in settings for setting in own.values()):
         return own
-    if kind.data in COUNTS:
-        return COUNTS[kind.data]
+    if spec.data in COUNTS:
+        return COUNTS[spec.data]
     if missing := [setting for setting in of_any.values() if setting not in settings]:
         raise ValueError(f"Give profiles.csv a row {missing[0].replace(ANY, name, 1)!r}.")
     return of_any
@@ -176,7 +176,7 @@ def _setting_of(name: str, kind: Kind, settings: Container[str]) -> dict[str, st
 
 def load_task(params: dict) -> Task:
     """Return the task of a result's parameters, which hold its name, its data and its counts."""
-    counts = KINDS[params["task"]].counts if params["task"] in KINDS else ()
+    counts = TASK_SPECS[params["task"]].counts if params["task"] in TASK_SPECS else ()
     given = {count: params[count] for count in counts if count in params}
     return evaluation.task(params["task"], data_source(params), **given)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib.blocks import UNPRUNED
-from lib.evaluation import KINDS
+from lib.evaluation import TASK_SPECS
 from replication import tables
 from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import SIGNAL, gap, unclear
@@ -78,10 +78,10 @@ def needs_signal(request: Request) -> bool:
     only; not of one that is asked anyway, as its labels say."""
     if request.labels.get("asked_anyway"):
         return False
-    kind = KINDS.get(request.params.get("task"))
-    if kind is None or kind.unit != "accuracy":
+    spec = TASK_SPECS.get(request.params.get("task"))
+    if spec is None or spec.unit != "accuracy":
         return False
-    return PROFILES[request.labels["profile"]].needs_signal and (not kind.like or is_known(request))
+    return PROFILES[request.labels["profile"]].needs_signal and (not spec.like or is_known(request))
 
 
 def is_known(request: Request) -> bool:
@@ -91,7 +91,7 @@ def is_known(request: Request) -> bool:
     known = recorded().get(_key(request))
     if known is None:
         return False
-    if known.gap >= SIGNAL or KINDS[request.params["task"]].like:
+    if known.gap >= SIGNAL or TASK_SPECS[request.params["task"]].like:
         return True
     more = max(1, _questions(request.params) / known.questions)
     return known.gap * np.sqrt(more) < SIGNAL
@@ -103,7 +103,7 @@ def _questions(params: dict) -> int:
 
 def _key(request: Request) -> tuple[str, str]:
     task = request.params["task"]
-    return request.params["model"], KINDS[task].like or task
+    return request.params["model"], TASK_SPECS[task].like or task
 
 
 def is_futile(request: Request) -> bool:

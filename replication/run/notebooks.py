@@ -124,5 +124,5 @@ def drawn_by(figure: str) -> list[str]:
 
 
 NOTEBOOKS = with_questions(_NOTEBOOKS, QUESTIONS)
-TASK_LABELS = {name: kind.label for name, kind in evaluation.KINDS.items()}
+TASK_LABELS = {name: spec.label for name, spec in evaluation.TASK_SPECS.items()}
 FIGURES = {name: (caption, drawn_by(name)) for name, caption in captions(QUESTIONS).items()}
