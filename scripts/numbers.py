@@ -52,9 +52,9 @@ def half_lost() -> pd.DataFrame:
     scores = scores[scores.task.isin(["mmlu", "arc_easy", "arc_easy_test", "hellaswag"])]
     ranking = analysis.boolq_ranking(measured("unhealed"))
     other = measured("letter_biases").query("questions == 'other'")
-    halves = analysis.transitions(pd.concat([scores, ranking, other, all_of_mmlu()]))
-    letters = biases.halves(letter_measures())
-    both = pd.concat([halves.assign(measure=""), letters], ignore_index=True)
+    transitions = analysis.transitions(pd.concat([scores, ranking, other, all_of_mmlu()]))
+    letters = biases.transitions_by_measure(letter_measures())
+    both = pd.concat([transitions.assign(measure=""), letters], ignore_index=True)
     return both.infer_objects()
 
 
@@ -117,9 +117,9 @@ def lens() -> pd.DataFrame:
 def readouts() -> pd.DataFrame:
     """Return what a readout that was fitted on other questions answers (notebook 10)."""
     names = ("letter_biases", "forms", "translated")
-    asked = translator.asked_by_letter(*map(measured, names))
+    letter_scores = translator.scores_by_letter(*map(measured, names))
     of_cuts = exits_by_letter().query("block_size in [5, 6, 7]")
-    read = biases.readouts(pd.concat([asked, of_cuts], ignore_index=True), translator.CUT)
+    read = biases.readouts(pd.concat([letter_scores, of_cuts], ignore_index=True), translator.CUT)
     shared = read.fitted_on.str.startswith("ARC-Easy") & read.judged_on.str.startswith("ARC-Easy")
     return read[~shared]  # fitted on some of the questions that they are judged on
 

@@ -55,12 +55,12 @@ def by_figure() -> str:
     compared = {row["figure"]: row for row in storage.rows(BY_FIGURE)}
     for name in filter(OF_PAPER.match, FIGURES):
         row, short = compared[name], name.removeprefix("figure_")
-        told = [
+        parts = [
             f"**[{short}]({PAPER}{row['section']})**: {row['paper']}.",
             *(f"*{kind.capitalize()}*: {row[kind]}." for kind in ("same", "differs")),
             f"`make figure-{short}` ({_notebooks(name)})",
         ]
-        lines.append(f"| {_shown(name)} | {'<br>'.join(told)} |")
+        lines.append(f"| {_shown(name)} | {'<br>'.join(parts)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -352,8 +352,8 @@ def real_task(name: str, **counts) -> Task:
 def measured_scores(name: str, profile, blocks, tasks, recipe=None):
     """Scores of a model without each block, by task; if none is healed, first the unpruned ones."""
     blocks = blocks if recipe else [UNPRUNED, *blocks]
-    asked = [(task, block) for task in tasks for block in blocks]
-    return scores.table([request.score(name, profile, *one, recipe) for one in asked])
+    pairs = [(task, block) for task in tasks for block in blocks]
+    return scores.table([request.score(name, profile, *one, recipe) for one in pairs])
 
 
 def score(depth: int, right: int, **columns) -> dict:

@@ -118,8 +118,8 @@ def test_the_ranking_of_boolq_is_the_area_under_the_roc_curve():
     answers = draw.integers(2, size=80)
     odds = np.round(draw.normal(answers, 1.5), 1)  # rounded, so that some are equal
     choices = [np.array([0.0, o]) for o in odds]
-    asked = {"answers": answers, "choices": choices, "examples": odds, "weights": np.ones(80)}
-    boolq = score(0, 70, task="boolq", chance=0.5, majority=0.6, commonest=1.0, **asked)
+    questions = {"answers": answers, "choices": choices, "examples": odds, "weights": np.ones(80)}
+    boolq = score(0, 70, task="boolq", chance=0.5, majority=0.6, commonest=1.0, **questions)
     (row,) = analysis.boolq_ranking(pd.DataFrame([boolq])).to_dict("records")
     yes, no = odds[answers == 1], odds[answers == 0]
     area = mannwhitneyu(yes, no).statistic / len(yes) / len(no)

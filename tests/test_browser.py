@@ -25,9 +25,9 @@ BLOCK = """([side, l, n]) => {
 
 def sent_maps(folder, maps) -> dict:
     """Write files as strangers send them: of two maps of one name, and what is no map."""
-    whole = explorer._map(explorer.Explored("m", maps[QWEN].distances, "Weights: w."))
+    whole = explorer._map(explorer.ModelMap("m", maps[QWEN].distances, "Weights: w."))
     contents = {"qwen": {"sent": whole}, "empty": {}}
-    contents["smollm"] = {"sent": explorer._map(explorer.Explored("m", maps[SMOLLM].distances))}
+    contents["smollm"] = {"sent": explorer._map(explorer.ModelMap("m", maps[SMOLLM].distances))}
     contents["damaged"] = {"damaged": whole | {"whole": whole["whole"] | {"regions": []}}}
     files = {name: folder / f"{name}.json" for name in contents}
     for name, file in files.items():

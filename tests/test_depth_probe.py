@@ -49,10 +49,10 @@ def test_no_profile_probes_more_than_2000_questions(name):
     """The record's are all that its scores are of: a probe of n questions takes about n^3."""
     profile = profiles.get(name)
     for request_ in depth_probe.depths(profile.main_model, Distances(), profile):
-        asked = request_.params["questions"] * request_.params.get("subjects", 1)
-        assert asked <= 2000
+        num_questions = request_.params["questions"] * request_.params.get("subjects", 1)
+        assert num_questions <= 2000
         recorded = name == "overnight" and request_.params["task"] == "mmlu"
-        assert not recorded or asked == 285
+        assert not recorded or num_questions == 285
 
 
 def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

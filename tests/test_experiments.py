@@ -123,11 +123,11 @@ def test_named_models_are_all_asked(name, models):
         notebook = NOTEBOOKS[f"{number:>02}"]
         assert {*notebook.models(profile)} == {*models}
         for experiment in {*notebook.experiments} - {experiments.stories}:
-            asked = [
+            are_asked = [
                 bool(experiment(model, Distances(num_layers=registry.num_layers(model)), profile))
                 for model in models
             ]
-            assert len({*asked}) == 1, experiment.__name__
+            assert len({*are_asked}) == 1, experiment.__name__
 
 
 def test_a_night_draws_six_models_and_heals_one():
@@ -177,12 +177,12 @@ def test_a_task_asks_what_was_recorded_under_its_key():
     for _, rows in tables.read_all(tables.folder(PROFILE)):
         if "prompt_digest" not in rows:
             continue
-        asked = {}
+        digests_of = {}
         for row in rows[rows.value.notna()].itertuples():
             params = json.loads(row.request)
             kept = {k: v for k, v in params.items() if k not in of_cut and not k.startswith("map")}
-            asked.setdefault(cache.canonical(kept), set()).add(row.prompt_digest)
-        for params, digests in asked.items():
+            digests_of.setdefault(cache.canonical(kept), set()).add(row.prompt_digest)
+        for params, digests in digests_of.items():
             assert digests == {scores.prompt_digest(request.load_task(json.loads(params)))}, params
             compared += 1
     assert compared > 40

@@ -16,7 +16,7 @@ from replication import paths, tables
 from replication.analysis import islands
 from replication.measure import damage
 from replication.show import explorer
-from replication.show.explorer import Explored
+from replication.show.explorer import ModelMap
 
 
 def write_run(folder: Path, model: str = "m", **changes) -> None:
@@ -66,8 +66,8 @@ def maps():
 
 @pytest.fixture(scope="module")
 def page(maps):
-    explored = {name: Explored(name, distances) for name, distances in maps.items()}
-    return explorer.page(explored)
+    model_maps = {name: ModelMap(name, distances) for name, distances in maps.items()}
+    return explorer.page(model_maps)
 
 
 @pytest.fixture(scope="module")

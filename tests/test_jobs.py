@@ -48,7 +48,7 @@ def test_jobs_have_the_same_names_and_every_result_once(profile):
             for notebook in NOTEBOOKS.values()
             if model in notebook.models(profile)
             for experiment in notebook.experiments
-            for request in signals.asked(experiment(model, guess, profile))
+            for request in signals.to_measure(experiment(model, guess, profile))
         }
         for job, requests in jobs.items():
             made = set()

@@ -25,8 +25,8 @@ def made_up(knowledge: float, bias=0.0, seed: int = 0) -> tuple[np.ndarray, np.n
 
 def score(loglikelihoods: np.ndarray, answers: np.ndarray, **columns) -> dict:
     """A score as tables have it; by default of the unpruned model."""
-    asked = {"questions": "recorded", "task": "mmlu", "weights": WEIGHTS, "answers": answers}
-    return conftest.score(0, 50, choices=list(loglikelihoods), **asked | columns)
+    defaults = {"questions": "recorded", "task": "mmlu", "weights": WEIGHTS, "answers": answers}
+    return conftest.score(0, 50, choices=list(loglikelihoods), **defaults | columns)
 
 
 # ---- biases --------------------------------------------------------------------------------

@@ -138,10 +138,10 @@ def test_every_size_that_a_cell_cuts_is_measured(name):
     shares = SHARE.findall("".join(file.read_text() for file in paths.NOTEBOOKS.glob("*.ipynb")))
     for model in registry.MODELS:
         layers = registry.num_layers(model)
-        asked = experiments.unhealed(model, Distances(num_layers=layers), profile, ["c4"])
+        requests = experiments.unhealed(model, Distances(num_layers=layers), profile, ["c4"])
         named = {times * (layers // int(share)) for share in shares for times in (1, 2)}
         healed = profile.curve_sizes(layers, model)
-        assert named.union(healed) <= {request.block.size for request in asked}, model
+        assert named.union(healed) <= {request.block.size for request in requests}, model
 
 
 @pytest.mark.parametrize(

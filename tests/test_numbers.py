@@ -87,8 +87,8 @@ def question_and_cut(row: dict) -> tuple:
     params = json.loads(row["request"])
     mapped = row.get("repair") if row.get("repair") in (*repair.KINDS, "full map") else None
     other = reading if isinstance(reading, str) and reading != "letters" else mapped
-    asked = row["model"], row["task"], params.get("shots"), start, size
-    return *asked, str(params.get("recipe")), other
+    scored = row["model"], row["task"], params.get("shots"), start, size
+    return *scored, str(params.get("recipe")), other
 
 
 @pytest.mark.record

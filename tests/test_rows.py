@@ -12,7 +12,7 @@ from scipy.optimize import isotonic_regression
 from replication import paths, profiles
 from replication.measure import cache, signals
 from replication.row import __main__ as command
-from replication.row import asked, build, check, figure
+from replication.row import build, check, experiments, figure
 from scripts import readme, rows
 
 FILES = sorted(check.ROWS.glob("*.json"))
@@ -246,7 +246,7 @@ def test_a_row_is_made_of_what_the_model_can_answer(ledger, few, capsys, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(cache, "save", None)
         assert command.main(arguments) == 0
-    monkeypatch.setattr(command, "gate", lambda name, profile: list(asked.BY_LETTER))
+    monkeypatch.setattr(command, "gate", lambda name, profile: list(experiments.BY_LETTER))
     for module in (build, signals):
         monkeypatch.setattr(module, "SIGNAL", -100)
     assert command.main(arguments) == 0

@@ -51,8 +51,8 @@ def test_no_score_of_few_questions_is_drawn(smoke_run):
     for file in (smoke_run / "figures/smoke").glob("*.csv"):
         table = pd.read_csv(file)
         if {"task", "n", "value"} <= set(table):
-            asked = {*evaluation.TASK_SPECS, "boolq_ranking"} - {*tables.LOSSES}
-            questions = table[table.task.isin(asked) & table.value.notna()]
+            with_questions = {*evaluation.TASK_SPECS, "boolq_ranking"} - {*tables.LOSSES}
+            questions = table[table.task.isin(with_questions) & table.value.notna()]
             assert (questions.n >= 30).all(), file
             drawn += len(questions)
     assert drawn > 500

@@ -20,7 +20,7 @@ from replication.run.notebooks import NOTEBOOKS
 SMOLLM2, QWEN = "smollm2-135m", "qwen2.5-coder-1.5b"
 
 
-def asked_of(name: str) -> set:
+def tasks_of(name: str) -> set:
     """Return the tasks of all requests of `quick`."""
     profile = profiles.get("quick", [name])
     jobs = by_job(name, profile, NOTEBOOKS, Distances(30))
@@ -30,8 +30,8 @@ def asked_of(name: str) -> set:
 
 def test_quick_asks_smollm2_what_it_can_answer_and_others_more():
     quick = profiles.get("quick")
-    assert asked_of(SMOLLM2) == {"arc_easy", "c4"}
-    assert {"mmlu", "boolq", "arc_easy", "c4"} <= asked_of("olmo-2-1b")
+    assert tasks_of(SMOLLM2) == {"arc_easy", "c4"}
+    assert {"mmlu", "boolq", "arc_easy", "c4"} <= tasks_of("olmo-2-1b")
     assert min(quick.arc_easy_questions, quick.boolq_questions) >= 60
     assert quick.mmlu_subjects * quick.mmlu_questions >= 60
     assert quick.c4_sequences >= 20
@@ -240,9 +240,9 @@ def test_a_task_whose_questions_a_source_lacks_is_left_out_with_a_status(name, o
     profile = replace(profiles.PROFILES[name], models=("tiny-random",))
     requests = experiments.unhealed("tiny-random", Distances(), profile, ["riddles"])
     if profile.source == "hub":
-        assert signals.asked(requests) == requests
+        assert signals.to_measure(requests) == requests
         return
-    assert requests and not signals.asked(requests) and not signals.asked_first(requests)
+    assert requests and not signals.to_measure(requests) and not signals.to_measure_first(requests)
     table = scores.table(requests)
     assert set(table.status) == {"its questions are not in the wheels"}
     assert table.value.isna().all()

@@ -61,9 +61,9 @@ def test_a_run_goes_on_from_copied_tables(run, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     shutil.copytree(run, cache.record_folder())
     for kind, results in own.items():
-        found = [(rows, cache.load(kind, cache.params_of(rows))) for rows in results]
-        assert any(again for _, again in found)
-        for rows, again in found:
+        pairs = [(rows, cache.load(kind, cache.params_of(rows))) for rows in results]
+        assert any(again for _, again in pairs)
+        for rows, again in pairs:
             assert again or kind == "healing"  # only those of notebook 03 have a table
             again = again[:1] if again and kind in OF_ONE_ROW else again  # a row a variant
             for row, other in zip(rows, again or rows, strict=True):

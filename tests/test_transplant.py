@@ -21,7 +21,7 @@ SMOKE = profiles.get("smoke")
 
 
 @pytest.fixture(scope="module")
-def asked():
+def model_and_task():
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     task = request.load_task(
         request.task_params("arc_easy_letters", replace(SMOKE, arc_easy_shots=2))
@@ -37,9 +37,9 @@ def letters_of(model, ids, targets) -> np.ndarray:
 
 
 @pytest.mark.parametrize("block", [UNPRUNED, Block(2, 3)])
-def test_a_state_that_is_put_in_does_what_it_does_in_a_whole_pass(asked, block):
+def test_a_state_that_is_put_in_does_what_it_does_in_a_whole_pass(model_and_task, block):
     """A hook of our own, in a pass over the whole prompt, without a cache."""
-    model, tokenizer, task = asked
+    model, tokenizer, task = model_and_task
     of_whole, _ = states.read_last(model, tokenizer, task, 2048)
     given = of_whole[[1, 2, 0]]
     reading = WHOLE_STATE if block.size else OTHER_STATE
@@ -71,9 +71,9 @@ def test_a_state_that_is_put_in_does_what_it_does_in_a_whole_pass(asked, block):
     assert np.ptp(choices, axis=0).max() > 1e-3
 
 
-def test_what_is_not_attended_to_has_no_part(asked):
+def test_what_is_not_attended_to_has_no_part(model_and_task):
     """With all layers closed, other options give the same letters; open, they do not."""
-    model, tokenizer, task = asked
+    model, tokenizer, task = model_and_task
     closed = [Variant(AS_IT_IS), Variant(NO_OPTIONS, layers=(0, 8))]
     example = task.examples[0]
     lines = example["prompt"].split("\n")

@@ -57,13 +57,13 @@ def test_claims_in_words_say_what_is_decided_where_they_are_mixed():
 def test_each_model_that_was_asked_stories_is_judged_by_them():
     """Whichever table has them; no point of a line is there twice."""
     profile = profiles.get(profiles.DRAW_ONLY_PROFILE)
-    asked = set()
+    measured = set()
     for _, table in tables.read_all(tables.folder(profile)):
         if "task" in table:
-            asked |= set(table.model[table.task == "hellaswag"])
+            measured |= set(table.model[table.task == "hellaswag"])
     run = claims.gather(profile)
     judged = checks.on_lines(run, "13a", *checks.LINES["13a"])
-    assert {verdict.model for verdict in judged} == set(map(registry.label, asked)) and asked
+    assert {verdict.model for verdict in judged} == set(map(registry.label, measured)) and measured
     points = ["model", "task", "strategy", "treatment", "block_start", "block_size"]
     assert not run.tables["scores"].duplicated(points).any()
 

@@ -76,8 +76,8 @@ def test_the_handout_has_no_solution(tmp_path):
         _, *body = solution.splitlines()
         assert not any(line in pages["write_it.ipynb"] for line in body if "return" in line)
     assert "<summary>Hint" in pages["README.md"]
-    told = "[Ss]olution|Answer<|teachers|nano"  # nano solves `angles` and `dropped`
-    assert not any(re.search(told, page) for page in pages.values())
+    spoilers = "[Ss]olution|Answer<|teachers|nano"  # nano solves `angles` and `dropped`
+    assert not any(re.search(spoilers, page) for page in pages.values())
 
 
 def hand_in(file, *cells: str, **metadata):

@@ -210,12 +210,12 @@ def by_letter_and_content(second: pd.DataFrame, letter_biases: pd.DataFrame) -> 
     return read.reindex(columns=shown).join(content, on=cut).rename(columns={"value": "read out"})
 
 
-def halves(measured: pd.DataFrame) -> pd.DataFrame:
+def transitions_by_measure(measured: pd.DataFrame) -> pd.DataFrame:
     """Return where half of the lead over guessing is lost, as answered and with biases removed, as
     `curves.transitions`."""
     lines = measured.groupby(["measure", "questions"], sort=False)
-    halves = {line: transitions(rows) for line, rows in lines}
-    return pd.concat(halves, names=["measure", "questions"]).reset_index(level=(0, 1))
+    tables = {line: transitions(rows) for line, rows in lines}
+    return pd.concat(tables, names=["measure", "questions"]).reset_index(level=(0, 1))
 
 
 def fold_of(count: int) -> np.ndarray:

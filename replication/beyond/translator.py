@@ -94,7 +94,7 @@ def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
     return Request("translator", params, cut.labels | labels)
 
 
-def asked_by_letter(
+def scores_by_letter(
     letter_biases: pd.DataFrame, forms: pd.DataFrame, translated: pd.DataFrame
 ) -> pd.DataFrame:
     """Return all scores by letter that are not healed, as `biases.readouts` takes them, by CUT.

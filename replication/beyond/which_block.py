@@ -37,7 +37,7 @@ TOKENS = 256  # whose states are compared at once
 DIGITS = 5  # decimals of stored values
 CRITERIA = {"last": "last token", "every": "all tokens", "influence": "block influence"}
 BEST = "damage map"
-HALVES = (0, 1)
+TEXT_HALVES = (0, 1)
 LAYER = {"color": colour("damage map"), "marker": "o", "ms": 4, "lw": 1}
 CHANGE = r"$|x^{(l+1)} - x^{(l)}|\;/\;|x^{(l)}|$"
 UPDATES = {
@@ -185,7 +185,7 @@ def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:
     for size, rows in table.groupby("block_size"):
         values = np.stack(rows.examples)
         weights = np.asarray(rows.weights.iloc[0])
-        sums = [values[:, half::2] @ weights[half::2] for half in HALVES]
+        sums = [values[:, half::2] @ weights[half::2] for half in TEXT_HALVES]
         starts[size] = [int(of_half.argmin()) for of_half in sums]
     return starts
 
@@ -198,7 +198,7 @@ def _judged(blocks: pd.DataFrame, starts: list[int]) -> dict:
     rises = np.stack(blocks.examples)  # (starts, texts)
     tokens = np.asarray(blocks.weights.iloc[0])
     examples, ranks = np.empty(len(tokens)), []
-    for half, start in zip(HALVES, starts, strict=True):
+    for half, start in zip(TEXT_HALVES, starts, strict=True):
         other = slice(1 - half, None, 2)  # the texts that did not choose
         examples[other] = rises[start, other]
         damages = rises[:, other] @ tokens[other]

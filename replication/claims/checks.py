@@ -125,21 +125,21 @@ def on_lines(
     that MMLU has judged by letter is judged by content, too, in the parts ALSO_BY_CONTENT.
     """
     for model in run.models(table):
-        measured = Measured(run, part, model, lines, table)
-        task, signals = measured.question_set()
-        is_complete = all(measured.curves(task))
+        claim_lines = ClaimLines(run, part, model, lines, table)
+        task, signals = claim_lines.question_set()
+        is_complete = all(claim_lines.curves(task))
         answered = not signals or max(signals.values()) >= SIGNAL
         if answered and is_complete:
-            yield measured.verdict(statistic, task)
+            yield claim_lines.verdict(statistic, task)
             by_content = part in ALSO_BY_CONTENT and task == "mmlu"
             if by_content and signals.get(BY_CONTENT, 0) >= SIGNAL:
-                yield measured.verdict(statistic, BY_CONTENT)
+                yield claim_lines.verdict(statistic, BY_CONTENT)
         elif not answered and (is_complete or not CRITERIA[part].heals):
-            yield measured.silent(signals)
+            yield claim_lines.silent(signals)
 
 
 @dataclass(frozen=True)
-class Measured:
+class ClaimLines:
     """The lines of a model that judge a part of a claim."""
 
     run: RunTables

@@ -181,8 +181,9 @@ def prompts(name: str, distances, profile: Profile) -> list[Request]:
     # without examples ARC-Easy is asked after every healing, for figure 1d
     more = [n for n in profile.healed_sizes(distances.num_layers, name) if n not in sizes]
     labels = {"ablation": "number", "variant": "0 examples"}
-    asked = name, distances, with_prompt(0), ["arc_easy"], ["similarity"], more
-    requests += healed(*asked, labels) if more else []
+    if more:
+        profile_0, strategies = with_prompt(0), ["similarity"]
+        requests += healed(name, distances, profile_0, ["arc_easy"], strategies, more, labels)
     if profile.arc_easy_test_questions:
         ends = {f"{k} examples": number[f"{k} examples"] for k in SHOT_ENDS}
         requests += _variants(name, distances, "number", ends, ["arc_easy_test"], sizes)

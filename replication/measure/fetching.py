@@ -30,7 +30,7 @@ def fetch(requests: Sequence[Request]) -> list[Rows]:
     results = [cache.load(r.kind, r.params) for r in requests]
     missing = [r for r, rows in zip(requests, results, strict=True) if rows is None]
     if missing and not paths.draws_only():
-        _measure(signals.asked_first(missing))
+        _measure(signals.to_measure_first(missing))
         _measure(r for r in missing if not signals.is_futile(r))
     pairs = zip(requests, results, strict=True)
     return [rows or cache.load(r.kind, r.params) or [_gap(r)] for r, rows in pairs]

@@ -25,7 +25,7 @@ MAPS = (*WEIGHTS, *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
 # fields of a recipe that older keys do not have
-LATER = ("decay_steps", "all_linear", "beginnings_first")
+OPTIONAL_FIELDS = ("decay_steps", "all_linear", "beginnings_first")
 LACKED = "not in"  # the origin of questions that a source does not have
 ANY = "task"  # as in task_questions: the setting of tasks without one of their own
 
@@ -137,7 +137,11 @@ def _healing_identity(source: str) -> dict:
 
 def _recipe_params(recipe: Recipe) -> dict:
     """A recipe in a key: fields that were added later stand there only where they are used."""
-    return {name: value for name, value in asdict(recipe).items() if value or name not in LATER}
+    return {
+        name: value
+        for name, value in asdict(recipe).items()
+        if value or name not in OPTIONAL_FIELDS
+    }
 
 
 # ---- how much of a task ---------------------------------------------------------------------

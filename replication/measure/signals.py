@@ -130,7 +130,7 @@ def why_futile(request: Request) -> str | None:
     return unclear(known.gap, known.n) if known.gap < SIGNAL else None
 
 
-def asked(requests: Iterable[Request]) -> list[Request]:
+def to_measure(requests: Iterable[Request]) -> list[Request]:
     """Return the requests without those of no question, or of questions that their source lacks,
     and without those that the record shows to be futile."""
     return [
@@ -142,7 +142,7 @@ def asked(requests: Iterable[Request]) -> list[Request]:
     ]
 
 
-def asked_first(requests: Iterable[Request]) -> list[Request]:
+def to_measure_first(requests: Iterable[Request]) -> list[Request]:
     """Return the requests to whole models that decide what is asked of cuts: of models that the
     record does not know."""
     unknown = [one for one in requests if one.kind == "scores" and needs_signal(one)]

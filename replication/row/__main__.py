@@ -16,7 +16,7 @@ from replication import measure, paths, plan, profiles, tables
 from replication.analysis import curves
 from replication.measure import request
 from replication.profiles import Profile
-from replication.row import asked, build, check
+from replication.row import build, check, experiments
 from replication.run import batch, stored
 from replication.run.notebooks import TASK_LABELS
 from replication.tables import FEWEST, NotMeasured
@@ -67,11 +67,11 @@ def measured(profile: Profile) -> dict:
     (name,) = profile.models
     can_answer = gate(name, profile)
     maps, profile = measure.distances(profile)
-    experiments = asked.asked_of(can_answer)
+    after_gate = experiments.after_gate(can_answer)
     of_run = {"similarity": tables.read("similarity", profile)}
-    for number, experiment in enumerate([asked.whole, *experiments]):
+    for number, experiment in enumerate([experiments.whole, *after_gate]):
         if number:
-            print(f"[{number}/{len(experiments)}] {experiment.__name__} …", flush=True)
+            print(f"[{number}/{len(after_gate)}] {experiment.__name__} …", flush=True)
         of_run[experiment.__name__] = measure.table(experiment, maps, profile)
     return build.row_of(name, of_run, commit(), {"": NOT_ANSWERED})
 
@@ -79,10 +79,10 @@ def measured(profile: Profile) -> dict:
 def gate(name: str, profile: Profile) -> list[str]:
     """Return the tasks that the whole model answers by letter, and print it: of the first questions
     of ARC-Easy after a minute or so, then of all."""
-    (first,) = scores(asked.first, name, profile)
+    (first,) = scores(experiments.first, name, profile)
     print(sentence(name, first), flush=True)
     answers = {}
-    for score in scores(asked.whole, name, profile):
+    for score in scores(experiments.whole, name, profile):
         answers[score.task] = curves.gap(score) >= SIGNAL
         print(sentence(name, score), flush=True)
     if not any(answers.values()):
@@ -112,9 +112,10 @@ def plan_of(profile: Profile, card_name: str | None) -> str:
     (name,), card = profile.models, plan.get_card(card_name)
     model = plan.ModelOnCard(plan.layer_costs(name), profile.quantization, card)
     map_like = stored.AssumedStarts(registry.num_layers(name) or len(model.costs.parameters.layers))
-    experiments = [asked.first, asked.whole, *asked.asked_of(asked.BY_LETTER)]
+    every = [experiments.first, experiments.whole]
+    every += experiments.after_gate(experiments.BY_LETTER)
     requests = [request.similarity(name, profile)]
-    requests += [one for of in experiments for one in of(name, map_like, profile)]
+    requests += [one for of in every for one in of(name, map_like, profile)]
     unique = {stored.key_of(one): one for one in requests}
     works = plan.works(model, unique.values())
     minutes = (model.loading + sum(map(card.seconds, works))) / 60

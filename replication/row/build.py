@@ -1,7 +1,7 @@
-"""The numbers of a row, of the tables of a run (`asked`) or of the recorded one. Runs no model.
+"""The numbers of a row, of the tables of a run (`experiments`) or of the recorded one.
 
-What is not there is null, and `missing` says why. An estimate is {value, low, high}, 95 %, or
-{value, standard_error}; an end or a value that is null lies beyond what was measured.
+Runs no model. What is not there is null, and `missing` says why. An estimate is {value, low, high},
+95 %, or {value, standard_error}; an end or a value that is null lies beyond what was measured.
 """
 
 import json
@@ -20,12 +20,13 @@ from replication.analysis.bootstrap import ci95, resampled
 from replication.beyond import biases, option_ends
 from replication.beyond.biases import ACCURACY, CHANCE, LETTERS, UNBIASED
 from replication.profiles.strategies import WITH_EXIT
-from replication.row import asked
+from replication.row import experiments
 
 DIGITS = 4
 SCHEMA = 1  # of a row
-TASKS = ("arc_easy_letters", "arc_easy", "mmlu")  # by letter, by content, by letter
-LATER = ("similarity", "early exit")  # of which cut half is lost later
+ARC_EASY_BY_LETTER = experiments.BY_LETTER[0]
+TASKS = (ARC_EASY_BY_LETTER, "arc_easy", "mmlu")  # by letter, by content, by letter
+PAPERS_CUT_AND_EXIT = ("similarity", "early exit")
 READ = {"options": option_ends.OPTIONS, "last_token": option_ends.LAST}  # by a probe
 NOT_ASKED = "not measured"
 VERSIONS = ("torch", "transformers")
@@ -60,9 +61,9 @@ def row_of(model: str, of_run: Tables, commit: str | None, reasons: Mapping[str,
         },
         "exit": {
             task: missing.at(f"exit.{task}", exit_answers, task, own, scores, missing)
-            for task in asked.BY_LETTER
+            for task in experiments.BY_LETTER
         },
-        "depth": missing.at("depth", depths, own.get("option_ends"), scores[asked.BY_LETTER[0]]),
+        "depth": missing.at("depth", depths, own.get("option_ends"), scores[ARC_EASY_BY_LETTER]),
         "islands": islands_of(model, distances),
         "loss": loss(own.get("unhealed"), distances.num_layers, missing),
     }
@@ -152,7 +153,7 @@ def later(scores: pd.DataFrame) -> dict:
     """Return how much later half is lost after an early exit than after the paper's cut, in
     fractions of the layers, paired on the questions."""
     whole = _with_signal(scores)
-    lines = [_line(scores, strategy) for strategy in LATER]
+    lines = [_line(scores, strategy) for strategy in PAPERS_CUT_AND_EXIT]
     return _interval(statistics.later(*lines)) | _counts(whole)
 
 
@@ -240,7 +241,7 @@ def _exit_sets(task: str, own: Tables, scores: Mapping[str, pd.DataFrame]) -> tu
 
 def _means_of_other(task: str, own: Tables, scores, dropped: int) -> np.ndarray:
     """Return each letter's mean of the other task by letter after the same exit."""
-    (other,) = (name for name in asked.BY_LETTER if name != task)
+    (other,) = (name for name in experiments.BY_LETTER if name != task)
     chosen_on, _ = _exit_sets(other, own, scores)
     cut = chosen_on[chosen_on.block_size == dropped]
     same = cut[cut.strategy == "early exit"] if len(cut) else cut
@@ -263,7 +264,7 @@ def depths(ends: pd.DataFrame | None, scores: pd.DataFrame) -> dict:
     _with_signal(scores)
     if ends is None:
         raise Missing(NOT_ASKED)
-    whole = ends[(ends.block_size == 0) & (ends.task == asked.BY_LETTER[0]) & ends.value.notna()]
+    whole = ends[(ends.block_size == 0) & (ends.task == ARC_EASY_BY_LETTER) & ends.value.notna()]
     readings = READ | {"letter": option_ends.AS_LETTERS}
     rows = {name: whole[whole.reading == reading] for name, reading in readings.items()}
     if any(of_reading.empty for of_reading in rows.values()):
@@ -276,7 +277,7 @@ def _first_depth(of_reading: pd.DataFrame) -> dict | None:
     answers = np.array(of_reading.answers.iloc[0])
     weights = np.array(of_reading.weights.iloc[0], float)
     right = np.array([_right(row, answers) for row in of_reading.itertuples()])
-    values = resampled(right, weights, question_set(asked.BY_LETTER[0]))
+    values = resampled(right, weights, question_set(ARC_EASY_BY_LETTER))
     leads = values - CHANCE
     reached = leads >= leads.max(axis=1, keepdims=True) / 2
     first = of_reading.depth.to_numpy(float)[reached.argmax(axis=1)]
@@ -311,7 +312,7 @@ def loss(unhealed: pd.DataFrame | None, num_layers: int, missing: _Missing) -> d
         return _score(same.iloc[0].value, same.iloc[0].standard_error) | _counts(same.iloc[0])
 
     numbers = {"whole": missing.at("loss.whole", at, "none", 0)}
-    for size in asked.loss_sizes(num_layers):
+    for size in experiments.loss_sizes(num_layers):
         numbers[str(size)] = {
             strategy: missing.at(f"loss.{size}.{strategy}", at, strategy, size)
             for strategy in WITH_EXIT

@@ -47,7 +47,7 @@ def by_job(
         for number in notebooks
         if model in NOTEBOOKS[number].models(profile)
         for experiment in NOTEBOOKS[number].experiments
-        for one in signals.asked(experiment(model, distances, profile))
+        for one in signals.to_measure(experiment(model, distances, profile))
     ]
     if not numbered:
         return {}

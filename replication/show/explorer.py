@@ -51,7 +51,7 @@ SCORE = [*KEY, "value", "standard_error"]
 
 
 @dataclass(frozen=True)
-class Explored:
+class ModelMap:
     """The map of a model, and what else is known of its blocks.
 
     source: of which profile, weights and texts. damage: by BLOCK value and standard_error (nats),
@@ -73,9 +73,9 @@ class Explored:
 # ---- from the tables ------------------------------------------------------------------------
 
 
-def maps(own: bool = True) -> dict[str, Explored]:
+def maps(own: bool = True) -> dict[str, ModelMap]:
     """Return by label the maps of the recorded runs, then (`own`) those of your runs."""
-    explored = {}
+    model_maps = {}
     for run, folder in _folders(own).items():
         scores, damage = _scores(folder), _read(folder, "damage")
         repeats = _read(folder, "repeats")
@@ -84,7 +84,7 @@ def maps(own: bool = True) -> dict[str, Explored]:
             params["data"] = Path(params["data"]).name  # of a file, no folders
             params["weights"] = _weights(name, params)
             source = SOURCE.format(**params) + ENDS * bool(params["cut_at_random"])
-            explored[f"{registry.label(name)} ({run})"] = Explored(
+            model_maps[f"{registry.label(name)} ({run})"] = ModelMap(
                 name,
                 tables.distances_of(rows),
                 f"{source}.",
@@ -93,7 +93,7 @@ def maps(own: bool = True) -> dict[str, Explored]:
                 _of_weights(params, scores),
                 *_texts(params),
             )
-    return explored
+    return model_maps
 
 
 def _weights(name: str, params: dict) -> str:
@@ -165,7 +165,7 @@ def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[st
 # ---- to the page ----------------------------------------------------------------------------
 
 
-def page(maps: dict[str, Explored], opened: list[str] | None = None) -> str:
+def page(maps: dict[str, ModelMap], opened: list[str] | None = None) -> str:
     """Return the page that shows any two of some maps, by their labels.
 
     opened: the labels of the left and the right map; one twice: beside its growth-only twin.
@@ -176,7 +176,7 @@ def page(maps: dict[str, Explored], opened: list[str] | None = None) -> str:
         "tasks": TASKS,
         "scored": SCORED,
         "texts": json.loads(texts.read_bytes()) if texts.exists() else [],
-        "maps": {label: _map(explored) for label, explored in maps.items()},
+        "maps": {label: _map(model_map) for label, model_map in maps.items()},
         "opened": opened or _opened(maps),
         "recorded": profiles.RECORD_PROFILE,
         "most_texts": profiles.PROFILES[profiles.RECORD_PROFILE].similarity_sequences,
@@ -198,7 +198,7 @@ def write(matrices: dict[str, np.ndarray], file: Path | str) -> None:
     side by side, one beside its growth-only twin.
     """
     own = {
-        label: Explored("", islands.of_matrix(matrix), MINE) for label, matrix in matrices.items()
+        label: ModelMap("", islands.of_matrix(matrix), MINE) for label, matrix in matrices.items()
     }
     opened = [*own, *own][:2]
     storage.atomic_write(Path(file), page(own | maps(own=False), opened).encode())
@@ -209,7 +209,7 @@ def _json(data: dict) -> str:
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
 
 
-def _opened(maps: dict[str, Explored]) -> list[str]:
+def _opened(maps: dict[str, ModelMap]) -> list[str]:
     """Return the labels of the left and the right map: those with damage, and with most texts."""
 
     def known(label: str) -> tuple:
@@ -224,29 +224,29 @@ def inline(page: str) -> HTML:
     return HTML(FRAME.format(html.escape(page)))
 
 
-def _map(explored: Explored) -> dict:
+def _map(model_map: ModelMap) -> dict:
     """Return what the page knows of a map; values of blocks are lists [n-1][l], null elsewhere."""
-    grown = islands.twin(explored.distances.matrix)
-    return _grid(explored) | {"twin": _grid(Explored("", grown, GROWTH))}
+    grown = islands.twin(model_map.distances.matrix)
+    return _grid(model_map) | {"twin": _grid(ModelMap("", grown, GROWTH))}
 
 
-def _grid(explored: Explored) -> dict:
+def _grid(model_map: ModelMap) -> dict:
     """Return what the page knows of a map, but for its twin."""
-    distances = explored.distances
+    distances = model_map.distances
     layers = distances.num_layers
-    is_local = Path(explored.model).is_absolute()  # a folder or a file: its path stays private
+    is_local = Path(model_map.model).is_absolute()  # a folder or a file: its path stays private
     return {
-        "model": Path(explored.model).name if is_local else explored.model,
+        "model": Path(model_map.model).name if is_local else model_map.model,
         "layers": layers,
-        "source": explored.source,
+        "source": model_map.source,
         "distance": _listed(islands.by_size(distances.matrix)),
         "error": _listed(islands.by_size(distances.standard_error)),
         "whole": _islands(distances),
-        "damage": _records(explored.damage, DAMAGE),
-        "repeats": _records(explored.repeats, DAMAGE),
-        "scores": _records(explored.scores, SCORE),
-        "prompts": explored.prompts,
-        "texts": {f"{start},{size}": texts for (start, size), texts in explored.texts.items()},
+        "damage": _records(model_map.damage, DAMAGE),
+        "repeats": _records(model_map.repeats, DAMAGE),
+        "scores": _records(model_map.scores, SCORE),
+        "prompts": model_map.prompts,
+        "texts": {f"{start},{size}": texts for (start, size), texts in model_map.texts.items()},
     }
 
 
@@ -283,10 +283,10 @@ def export(run: str, file: Path) -> None:
     Raises ValueError if the run has measured none.
     """
     own = {}
-    for label, explored in maps().items():
+    for label, model_map in maps().items():
         name, is_own, _ = label.rpartition(f" (your run {run})")
         if is_own:
-            own[f"{name} ({run}, {explored.distances.num_sequences} texts)"] = _map(explored)
+            own[f"{name} ({run}, {model_map.distances.num_sequences} texts)"] = _map(model_map)
     if not own:
         raise ValueError(f"Nothing of run {run!r} is there: make figure-4 measures its maps.")
     storage.atomic_write(file, _json(own).encode())

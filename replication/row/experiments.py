@@ -72,14 +72,14 @@ def ends(name: str, distances, profile: Profile) -> list[Request]:
 biases_of_exits.__name__, ends.__name__ = "letter_biases", "option_ends"
 
 
-def asked_of(can_answer: Iterable[str]) -> list[Experiment]:
+def after_gate(can_answer: Iterable[str]) -> list[Experiment]:
     """Return the experiments of a model that can answer these tasks of BY_LETTER."""
-    tasks, experiments = set(can_answer), [unhealed, forms]
+    tasks, chosen = set(can_answer), [unhealed, forms]
     if "mmlu" in tasks:
-        experiments += [exits, biases_of_exits]
+        chosen += [exits, biases_of_exits]
     if "arc_easy_letters" in tasks:
-        experiments.append(ends)
-    return experiments
+        chosen.append(ends)
+    return chosen
 
 
 def loss_sizes(num_layers: int) -> list[int]:
