@@ -17,10 +17,11 @@
 # and if you like
 #   START=22            the first layer to drop; or what chooses it:
 #   BY=similarity       or loss; or map: the loss after REPAIR=map
-#   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, with LR, SEED
+#   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, or STEPS=n, with
+#                       LR, RANK, BATCH (sequences a step), SEQUENCE (their tokens, to 4,096), SEED
 #   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss, in place of 100 MMLU questions
-#   TEXTS=file.jsonl    texts of your own, or file.parquet:column; SOURCE=hub
+#   TEXTS=file.jsonl    texts of your own, or chats in a column `messages`; SOURCE=hub
 #   PLAN=1              only says what it would take (CARD=t4)
 # Of the installation, when .venv is made:
 #   PYTHON=python3      the one that .venv is made with
@@ -48,7 +49,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 OF_RUN := --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)")
 RUN := $(BIN)/python -m replication $(OF_RUN) $(if $(ONLY),--only $(ONLY)) $(if $(LIMIT),--limit $(LIMIT)) \
 	$(if $(STEPS),--steps $(STEPS)) $(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL LR SEED NF4 TASKS TEXTS SOURCE LIMIT
+OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL STEPS LR RANK BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT
 PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md REPORT.md data figures lib replication# what notebooks link to

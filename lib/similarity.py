@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from lib.blocks import BlockDistances
+from lib.data import chats
 from lib.models.decoder import residual_stream, run_decoder
 
 FOLDS = 16
@@ -86,7 +87,7 @@ def last_token_states(model, batch: dict) -> torch.Tensor:
 
 
 def calibration_batches(
-    texts: list[str],
+    texts: list[str | chats.Chat],
     tokenizer,
     max_tokens: int,
     batch_tokens: int,
@@ -103,7 +104,7 @@ def calibration_batches(
     """
     numbered, places = [], random.Random(0)
     for number, text in enumerate(texts):
-        ids = tokenizer(text, truncation=True, max_length=max_tokens).input_ids
+        ids = chats.tokens(text, tokenizer, max_tokens).ids
         if cut_at_random:  # never after the first token, whose state is like no other's
             ids = ids[: places.randint(min(2, len(ids)), len(ids))]
         numbered.append((number, torch.tensor(ids)))

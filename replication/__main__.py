@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from itertools import chain
 
 from lib.data import sets, wheels
+from lib.data.chats import Chat
 from lib.models import machine, registry
 from lib.models.registry import ModelError
 from replication import paths, plan, profiles
@@ -74,7 +75,8 @@ def validate(options: argparse.Namespace, profile: Profile, numbers: list[str]) 
     Raises DataError for texts that cannot be read.
     """
     if options.texts:
-        sets.user_texts("train", options.texts)
+        if isinstance(sets.user_texts("train", options.texts)[0], Chat):
+            raise ValueError(f"TEXTS={options.texts} has chats, which only make prune reads.")
         if numbers != ["01"]:
             raise ValueError("TEXTS is for the maps of notebook 01, as in make figure-4.")
     if options.engine == "ray" and not find_spec("ray"):

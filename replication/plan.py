@@ -141,8 +141,8 @@ class ModelOnCard(NamedTuple):
         row = BYTES * batch * num_layers * (costs.state + read.prefix * costs.cached)
         return Work(kind, flops, moved, weights, self.weights(num_layers) + row)
 
-    def healing(self, num_layers: int, recipe: Recipe) -> Work:
-        """Return the work of healing the layers that are left."""
+    def healing(self, num_layers: int, recipe: Recipe, at_once: int | None = None) -> Work:
+        """Return the work of healing the layers that are left, `at_once` sequences at most."""
         from lib.gpu import memory
         from lib.healing.packing import micro_batches
 
@@ -150,7 +150,8 @@ class ModelOnCard(NamedTuple):
         whole = min(self.card.memory * 1e9, ENDLESS)
         free = whole - self.weights(num_layers)
         budget = memory.activation_budget(costs, free, recipe.rank, num_layers)
-        micro_batch = micro_batches(recipe.batch, memory.MICRO_BATCH)[0]
+        most = min(at_once or memory.MICRO_BATCH, memory.MICRO_BATCH)
+        micro_batch = micro_batches(recipe.batch, most)[0]
         row = micro_batch * fmean(lengths(recipe.max_tokens, recipe.packed))
         num_rows = recipe.steps * recipe.batch / micro_batch
         # FLOPs of adapters beyond those of rank 1, which are counted, and the bytes of their thin
@@ -292,7 +293,8 @@ def prune_table(options, card: Card) -> str:
     """Return what `make prune` takes to choose, to score and to heal; not of its short map."""
     from lib import counting
     from lib.models import files, layers
-    from lib.prune.options import TASKS
+    from lib.prune import far
+    from lib.prune.options import MAX_TOKENS, TASKS
 
     config = files.configuration(options.model)
     if config is None:  # that of a model on the hub is downloaded
@@ -315,8 +317,14 @@ def prune_table(options, card: Card) -> str:
         read = reading(TASKS[name] | {"task": name})
         first = [num_layers] * (name != "c4")  # the whole model answers questions first
         works.append(model.forward(f"scoring {name}", read, first + runs, 2048))
-    if options.heal:
-        works.append(model.healing(left, options.recipe(parameters.size(), card.name == "cpu")))
+    first = MAX_TOKENS
+    for length in far.lengths(options, config):
+        read = Reading(far.TEXTS * length, far.TEXTS * (length - first))
+        works.append(model.forward(f"scoring to token {length:,}", read, [num_layers, left], 2048))
+        first = length
+    if options.heals:
+        recipe = options.recipe(parameters.size(), card.name == "cpu")
+        works.append(model.healing(left, recipe, options.sequences_at_once))
     lines = [f"{work.kind}: {card.seconds(work) / 60:.1f} minutes" for work in works]
     gb, most = model.weights(left) / 1e9, max(work.memory for work in works) / 1e9
     lines.append(

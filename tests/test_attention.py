@@ -99,10 +99,10 @@ def trained(model, folder, micro_batch: int, joined: bool = False):
         lora.new_lora(model, RECIPE) as wrapped,
     ):
         collate = packing.collator(joined)
-        losses, _ = training._train(wrapped, collate, sequences, RECIPE, folder, micro_batch)
+        steps, _ = training._train(wrapped, collate, sequences, RECIPE, folder, micro_batch)
         parameters = dict(wrapped.named_parameters())
         weights = {name: parameters[name].clone() for name in parameters if "lora" in name}
-    return losses, weights
+    return [step["loss"] for step in steps], weights
 
 
 @pytest.mark.parametrize("kind", [LlamaForCausalLM, WithoutCount])

@@ -16,7 +16,7 @@ RECORD = {
     "files": {},
     "dtype": "float32",
     "block": {"start": 2, "size": 2},
-    "n": {"c4": 32, "mmlu": 100},
+    "n": {"c4": 32, "mmlu": 100, "c4_1024": 8},
     "map": {"seconds": 90, "error": 0.25, "fit_texts": 96, "judging_texts": 8},
     "healing": {
         "steps": 20,
@@ -26,6 +26,9 @@ RECORD = {
         "all_linear": True,
         "learning_rate": 0.003,
         "real_tokens": 5120,
+        "targets": 4000,
+        "held_out": [[0, 3.9], [10, 3.6], [20, 3.5]],
+        "held_out_texts": 6,
         "epochs": 8.8,
     },
     "is_text_only": False,
@@ -33,13 +36,13 @@ RECORD = {
     "moved": ["layer_types"],
     "unasked": {},
     "versions": [
-        WHOLE | {"scores": {"c4": [3, 0.1], "mmlu": [0.6, 0.04]}},
+        WHOLE | {"scores": {"c4": [3, 0.1], "mmlu": [0.6, 0.04], "c4_1024": [2.8, 0.2]}},
         {
             "version": "saved",
             "layers": 6,
             "parameters": 850_000_000,
-            "scores": {"c4": [3.4, 0.12], "mmlu": [0.5, 0.05]},
-            "to_whole": {"c4": [0.4, 0.05], "mmlu": [-0.1, 0.03]},
+            "scores": {"c4": [3.4, 0.12], "mmlu": [0.5, 0.05], "c4_1024": [3.4, 0.21]},
+            "to_whole": {"c4": [0.4, 0.05], "mmlu": [-0.1, 0.03], "c4_1024": [0.6, 0.1]},
         },
     ],
     "command": "make prune MODEL=owner/name",
@@ -61,6 +64,8 @@ def test_a_card_line_for_line():
     assert made.partition("\n```python")[0].splitlines() == expected.splitlines()
 
 
+CHATS = {"reads_chats": True}
+FAR = {"n": {"c4": 32, "c4_1024": 4, "c4_4096": 3}}
 UNLIKE = {"moved": [], "files": {"config.json": "0"}, "base": None, "dtype": "bfloat16"}
 
 
@@ -73,6 +78,17 @@ UNLIKE = {"moved": [], "files": {"config.json": "0"}, "base": None, "dtype": "bf
         ({"start": 2}, {}, "| chosen | by hand |"),
         ({}, {}, "| chosen | since they turn the hidden state least"),
         ({"by": "loss"}, {}, "| chosen | since dropping them leaves the least loss on C4"),
+        ({}, {"n": {"c4": 32}}, "Beyond 256 tokens of a text it was not measured: too few"),
+        ({}, FAR, "to 4,096: of tokens 1,025 to 4,096 in 3 texts. GB"),
+        ({}, FAR, "Beyond 4,096 tokens of a text it was not measured."),
+        ({"steps": 5}, {}, "- pruned\n- healed\n"),
+        ({"heal": 5}, CHATS, "5,120 tokens (C4, of which 4,000 of answers count, its texts"),
+        (
+            {"heal": 5},
+            CHATS,
+            "It was trained on the answers in chats; what it writes itself",
+        ),
+        ({"heal": 5}, CHATS, "per token, over the answers in 32 chats (C4; lower is better)"),
         (
             {"heal": 5},
             {"healing": RECORD["healing"] | {"epochs": 0.4}},

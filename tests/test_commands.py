@@ -3,6 +3,7 @@
 Programs run in this process, as `python -m` runs them, so that few have to start PyTorch.
 """
 
+import json
 import os
 import re
 import shlex
@@ -68,8 +69,8 @@ TAKES = {  # beside those of the installation
     "plan": f"{RUN} ONLY CARD",
     "report": "PROFILE MODELS TEXTS",
     "row": "MODEL DTYPE LIMIT PLAN CARD",
-    "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL LR SEED NF4 "
-    "TASKS TEXTS SOURCE LIMIT",
+    "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL STEPS LR RANK "
+    "BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT",
     "gpu": "TINY",
     **dict.fromkeys(["record", "lab", "explorer", "questions", "test", "test-all", "nightly"], ""),
 }
@@ -191,12 +192,18 @@ BAD = {
     "replication --profile smoke --only 99": "No notebook 99",
     "replication --profile smoke --job nope": "No job 'nope'",
     "replication --profile smoke --only 01 --texts nope.txt": "there is no file of texts",
+    "replication --profile smoke --only 01 --texts chats.jsonl": "has chats, which only make prune",
     "benchmarks.gpu": "no GPU here",
 }
 
 
 @pytest.mark.parametrize("command", BAD)
-def test_bad_input_is_one_sentence_before_any_computing(command, output, capsys):
+def test_bad_input_is_one_sentence_before_any_computing(
+    command, output, capsys, tmp_path_factory, monkeypatch
+):
+    monkeypatch.chdir(tmp_path_factory.mktemp("texts"))
+    chats = [{"messages": [{"role": "assistant", "content": f"{n}"}]} for n in range(16)]
+    Path("chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
     module, *arguments = command.split()
     assert start(module, *arguments) in (1, 2)
     printed = capsys.readouterr()

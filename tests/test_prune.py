@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from conftest import LAYERS, make_in_process, stored, text, tiny
+from conftest import LAYERS, letters, make_in_process, stored, text, tiny
 from test_healing import Killed, killed_at
 from test_repair import by_hand, z_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -220,6 +220,14 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
     key = call.key("revision")
     assert key == options("elsewhere", texts=str(file), tasks="arc_easy").key("revision")
     assert key not in (call.key("other"), options(model, texts=str(file), heal=1).key("revision"))
+    of_healing = {"lr": 0.1, "rank": 4, "batch": 2, "seed": 1, "steps": 3, "sequence": 512}
+    calls = [call, options(model, texts=str(file), heal=1)]
+    for name, value in of_healing.items():
+        one = {"heal": 0 if name == "steps" else 1, name: value}
+        calls.append(options(model, texts=str(file), **one))
+        assert calls[-1].recipe(1e8, True) != calls[1].recipe(1e8, True)
+    assert len({one.key("revision") for one in calls}) == len(calls)  # another healing each
+    assert len({one.table_key("revision") for one in calls}) == 1  # of the same table of sizes
     file.write_text("\n".join(LINES[1:]))
     assert key != call.key("revision")  # a changed file is another call
 
@@ -230,7 +238,13 @@ def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
     assert make_in_process(*words) == 0
     *steps, whole = capsys.readouterr().out.splitlines()
     assert whole.startswith("24 layers are left, of 11.0 GB.")
-    assert [line.partition(":")[0] for line in steps] == ["choosing", "scoring c4", "scoring mmlu"]
+    planned = ["choosing", "scoring c4", "scoring mmlu", "scoring to token 1,024"]
+    assert [line.partition(":")[0] for line in steps] == planned
+    assert make_in_process(*words, "SEQUENCE=4096", "STEPS=1") == 0
+    assert "\nscoring to token 4,096: " in (long := capsys.readouterr().out)
+    assert make_in_process(*words, "SEQUENCE=4096", "STEPS=1", "BATCH=16") == 0
+    at_once = [line.partition("It takes")[2] for line in (long, capsys.readouterr().out)]
+    assert at_once[0] == at_once[1]  # memory of one such sequence at a time
     assert make_in_process(*words, "HEAL=100", "NF4=1") == 0
     packed = capsys.readouterr().out.splitlines()[-1]
     needed = [float(re.search(r"takes (.*) GB on t4", line)[1]) for line in (whole, packed)]
@@ -290,7 +304,7 @@ def test_a_healing_that_diverges_is_one_sentence(model, tmp_path, capsys, monkey
     assert f"What is done lies in {out}.work: the same command goes on" in said.out
     assert not out.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "heal", lambda *args: SimpleNamespace(status="oom"))
+        patch.setattr(steps, "heal", lambda *args, **_: SimpleNamespace(status="oom"))
         assert main([*command, "--lr", "1e-4"]) == 2
         assert "needs more memory than is free" in capsys.readouterr().err.splitlines()[-1]
     assert main([*command, "--lr", "1e-4"]) == 0
@@ -356,6 +370,26 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=2 LR=nan": "LR must be above 0, not nan",
     "LAYERS=2 LR=0": "LR must be above 0, not 0.0",
     "LAYERS=2 HEAL=1000000000": "HEAL can be 200,000 at most, not 1,000,000,000",
+    "LAYERS=2 HEAL=1 STEPS=1": "HEAL and STEPS say how long to heal: give one",
+    "LAYERS=2 STEPS=-1": "STEPS must be at least 0, not -1",
+    "LAYERS=2 STEPS=60000 BATCH=1024": "read 15,728,640,000 tokens; 204,800,000 are the most",
+    "LAYERS=2 HEAL=1 RANK=0": "RANK must be at least 1, not 0",
+    "LAYERS=2 HEAL=1 RANK=2000": "RANK can be 1,024 at most, not 2,000",
+    "LAYERS=2 HEAL=1 BATCH=0": "BATCH must be at least 1, not 0",
+    "LAYERS=2 HEAL=1 BATCH=1025": "BATCH can be 1,024 at most, not 1,025",
+    "LAYERS=2 SEQUENCE=15": "SEQUENCE must be at least 16, not 15",
+    "LAYERS=2 SEQUENCE=4097": "SEQUENCE can be 4,096 at most, not 4,097",
+    "MODEL=medium LAYERS=2 SEQUENCE=513": "medium reads at most 512 tokens; SEQUENCE is 513",
+    "LAYERS=2 RANK=4": "RANK is of a healing: add HEAL or STEPS",
+    "LAYERS=2 BATCH=4": "BATCH is of a healing: add HEAL or STEPS",
+    "SIZES=table STEPS=8": "SIZES=table measures and heals nothing",
+    "LAYERS=2 TEXTS=chats.jsonl MODEL=medium": "medium has no chat template.*take its instruct",
+    "LAYERS=2 TEXTS=roles.jsonl": "roles.jsonl: row 18 has the role 'bot', which is none of system",
+    "LAYERS=2 TEXTS=empty.jsonl": "empty.jsonl: row 18 has an empty answer",
+    "LAYERS=2 TEXTS=asks.jsonl": "asks.jsonl: row 18 has no answer",
+    "LAYERS=2 TEXTS=mixed.jsonl": "mixed.jsonl has texts in a column 'text' and chats in a column",
+    "LAYERS=2 TEXTS=mixed.jsonl:messages": "row 18 has no list of messages",
+    "LAYERS=2 TEXTS=chats.csv": "chats.csv: row 1 has no list of messages",
     "LAYERS=2 BY=map REPAIR=map LIMIT=11": "LIMIT must be at least 12, not 11",
     "LAYERS=99 PLAN=1": "layers 0 to 98 .* at least one layer must stay",
     "MODEL=reward LAYERS=2": "reward is a LlamaForSequenceClassification",
@@ -393,12 +427,32 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
 }
 
 
+def talk(question: str, answer: str = "yes", role: str = "assistant") -> list[dict]:
+    """Messages of one answer."""
+    return [{"role": "user", "content": question}, {"role": role, "content": answer}]
+
+
+BAD_CHATS = {  # the last row of a file of chats
+    "chats.jsonl": {"messages": talk("q")},
+    "roles.jsonl": {"messages": talk("q", role="bot")},
+    "empty.jsonl": {"messages": talk("q", answer=" ")},
+    "asks.jsonl": {"messages": talk("q")[:1]},
+    "mixed.jsonl": {"text": "no chat"},
+}
+
+
 @pytest.mark.parametrize("variables", BAD)
 def test_bad_input_is_one_sentence(variables, tmp_path, monkeypatch, capsys):
     """Before any weights are read, and nothing is left."""
     for name, content in {"empty.txt": "\n \n", "broken.jsonl": "{"}.items():
         (tmp_path / name).write_text(content)
+    for name, row in BAD_CHATS.items():
+        rows = [{"messages": talk(f"question {number}")} for number in range(17)]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, [*rows, row])))
+    pd.DataFrame({"messages": ["hello"] * 17}).to_csv(tmp_path / "chats.csv")
     tiny("gpt2").config.save_pretrained(tmp_path / "short")
+    tiny("llama").config.save_pretrained(tmp_path / "medium")
+    letters().save_pretrained(tmp_path / "medium")
     tiny("llama").config.save_pretrained(tmp_path / "adapted")
     (tmp_path / "adapted" / "adapter_config.json").touch()
     config = tiny("llama").config

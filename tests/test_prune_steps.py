@@ -48,7 +48,7 @@ def healings(monkeypatch, ids) -> list[tuple]:
     """The recipe of each healing of `prune`, which trains nothing, and the logits of its model."""
     noted = []
 
-    def note(model, tokenizer, recipe, folder):
+    def note(model, tokenizer, recipe, folder, **_):
         noted.append((recipe, logits(model, ids)))
         return Healed(None, [], "ok", 1, 1.0, 0)
 
@@ -86,7 +86,9 @@ def test_the_rate_is_that_of_the_whole_models_size(small, base, tmp_path, healin
     monkeypatch.setattr(
         plan.ModelOnCard,
         "healing",
-        lambda model, left, recipe: planned.append(recipe) or healing(model, left, recipe),
+        lambda model, left, recipe, *at_once: (
+            planned.append(recipe) or healing(model, left, recipe, *at_once)
+        ),
     )
     plan.prune_table(call, plan.get_card("cpu"))
     assert healings[0][0].learning_rate == 3e-4
@@ -111,8 +113,8 @@ def read(monkeypatch) -> list[tuple]:
     def batches(texts, tokenizer, max_tokens, *_, **__):
         noted.append((texts, max_tokens))
 
-    def of_least_loss(model, tokenizer, blocks, texts):
-        noted.append((texts, steps.MAX_TOKENS))
+    def of_least_loss(model, tokenizer, blocks, texts, max_tokens):
+        noted.append((texts, max_tokens))
         return blocks[-1]
 
     def fitted_all(model, blocks, names, batches):

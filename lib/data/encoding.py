@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lib.data import chats
+
 MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
 WRITTEN_TOGETHER = 32  # answers to GSM8K at once, at most, where memory allows
 GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in lm-eval
@@ -91,10 +93,21 @@ def _continued(prompt: str, choices: list[str], tokenizer) -> tuple[list[int], l
 
 
 def text(example: dict, tokenizer) -> list[Row]:
-    """One row: a text truncated to max_tokens; targets are all tokens but the first."""
-    ids = tokenizer(example["text"], truncation=True, max_length=example["max_tokens"]).input_ids
-    tokens = np.array(ids, np.int64)
-    return [Row(tokens[:-1], tokens[1:, None])]
+    """One row: a text truncated to max_tokens; targets are all tokens but the first `skipped` (1).
+
+    Of a chat a row for each answer, since only answers count. A text without a target has one row
+    without a token.
+    """
+    ids, spans = chats.tokens(example["text"], tokenizer, example["max_tokens"])
+    tokens, first, rows = np.array(ids, np.int64), example.get("skipped", 1), []
+    group = example["text"] if len(spans) > 1 else None
+    for start, stop in spans:
+        targets = tokens[max(start, first) : stop]
+        if len(targets):
+            read = tokens[: stop - 1]
+            read = tuple(read.tolist()) if group else read  # rows of a group are compared
+            rows.append(Row(read, targets[:, None], group))
+    return rows or [Row(tokens[:0], tokens[:0, None])]
 
 
 def prompt(example: dict, tokenizer) -> list[Row]:

@@ -13,11 +13,11 @@ def loglikelihoods(outputs: list[np.ndarray]) -> np.ndarray:
 
 
 def loss(example: dict, outputs: list[np.ndarray]) -> tuple[float, float]:
-    """Mean negative log-likelihood of the text's tokens, in nats; weighted by their number.
+    """Mean negative log-likelihood of the tokens of a text that count; weighted by their number.
 
     A document that is there twice counts once, with twice its weight.
     """
-    logprobs = outputs[0]
+    logprobs = np.concatenate(outputs)  # of a chat the answers, a row each
     weight = len(logprobs) * example.get("copies", 1)
     loss = float(-logprobs.mean()) if len(logprobs) else 0.0
     return loss, weight

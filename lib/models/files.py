@@ -30,6 +30,7 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 LICENCES = ["LICEN[CS]E*", "NOTICE*"]  # files, and a folder LICENSES
 BESIDE = ["README.md", *LICENCES, "*processor_config.json"]  # what a card tells, or carries on
+TOKENIZER = [pattern for pattern in CHECKPOINT_FILES if pattern != "*.safetensors"]
 CHECKPOINT_FILES += BESIDE
 FORMATS = {"BF16": "bfloat16", "F16": "float16"}  # of a tensor in safetensors; any other: float32
 # what tells a model before its weights are there: an adapter, or a pooling of sentence-transformers

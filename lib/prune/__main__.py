@@ -23,12 +23,15 @@ minutes. `smaller/README.md` shows what it cost. HEAL=20 trains on 20 times 1,02
   start     the first layer to drop, if it is not to be chosen
   by        what chooses the block: similarity (default); the least loss: loss, or map, after it
   repair    map: fold a linear map in place of the block into the layer before it
-  heal      times 1,024 tokens to train on; lr: the peak rate; seed
+  heal      times 1,024 tokens to train on; or steps: so many; of both:
+  lr        the peak rate; rank: of the adapters (8); batch: sequences a step; seed
+  sequence  tokens of a sequence (256, at most 4,096); the loss is also measured up to there
   nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed
   tasks     what to score besides the loss: mmlu (default, 100 questions by letter), or as in
             'arc_easy mmlu', also boolq; c4 is the loss alone. What the whole model cannot answer
             its cuts are not asked
-  texts     in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column
+  texts     in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column; with a column
+            messages (role, content) the chats of an instruct model, of which the answers count
   source    of C4 and of questions: wheels (default) or hub
   limit     the most texts, and questions of a task (of MMLU: of a subject)
 """

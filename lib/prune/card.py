@@ -102,7 +102,7 @@ def render(record: dict, options: Options, base: Base, config) -> str:
     """Return the card. config: of the model that was written."""
     front = {"base_model": record["base"]} if record["base"] else {}
     front |= base.licence | {"library_name": "transformers"}
-    front["tags"] = ["pruned", "healed"] if options.heal else ["pruned"]
+    front["tags"] = ["pruned", "healed"] if options.heals else ["pruned"]
     text, layers = config.get_text_config(decoder=True), record["versions"][0]["layers"]
     rows = [row for row in LLAMA_CPP if row["family"] == text.model_type]
     return TEMPLATES.get_template("card.md.j2").render(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from lib import evaluation
 from lib.data import sets
+from lib.data.chats import Chat
 from lib.evaluation import Task
 from lib.healing import Recipe
 
@@ -13,7 +14,9 @@ TEXTS = 32  # of the train split, by which a block is chosen
 FITTED = 96  # of the texts to heal on, for the linear map
 JUDGING = 8  # the last ones, not fitted on, by which BY=map chooses among the maps
 FEWEST = 12  # texts for both
-MAX_TOKENS = 256  # of a text
+MAX_TOKENS = 256  # of a text, to choose, to fit, and by default to heal
+TOKENS_AT_ONCE = 4096  # that a healing reads, or one sequence if that is longer
+WATCHED = 4  # of the texts that are scored, whose loss is measured while healing
 TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "c4": {"sequences": 32, "max_tokens": MAX_TOKENS},
     "arc_easy": {"questions": 200, "shots": 0, "shot_order": 0},
@@ -25,8 +28,19 @@ UNIT = 1024  # tokens: what HEAL counts
 SMALL = 300_000_000  # parameters
 
 ABOVE = {"gb": 0, "loss": 0, "speed": 1}  # budgets
-LEAST = {"layers": 1, "start": 0, "heal": 0, "limit": 2}
+LEAST = {
+    "layers": 1,
+    "start": 0,
+    "heal": 0,
+    "steps": 0,
+    "rank": 1,
+    "batch": 1,
+    "sequence": 16,
+    "limit": 2,
+}
+MOST = {"rank": 1024, "batch": 1024, "sequence": 4096}
 MOST_HEAL = 200_000  # 205 million tokens, more than the paper heals on: all are held in memory
+OF_HEALING = ("lr", "rank", "batch", "seed")  # options that change nothing else
 CHOICES = {
     "by": ("similarity", "loss", "map"),
     "repair": ("", "map"),
@@ -53,7 +67,11 @@ class Options:
     by: str = "similarity"  # what chooses the block
     repair: str = ""
     heal: int = 0  # units of 1,024 tokens to train on
+    steps: int = 0  # to train, in place of `heal`
     lr: float = None  # of healing, at its peak; by default by the model's size
+    rank: int = 8  # of the adapters
+    batch: int = None  # sequences a step; by default one on a CPU, four on a GPU
+    sequence: int = MAX_TOKENS  # tokens of a sequence
     seed: int = 0  # of healing
     nf4: int = 0  # 1: measure and heal on weights packed in 4 bits; what is saved is not packed
     tasks: str = "mmlu"  # to score, as in "arc_easy mmlu"
@@ -69,10 +87,12 @@ class Options:
                 continue
             if value is not None and not least <= value < math.inf:
                 raise ValueError(f"{name.upper()} must be at least {least}, not {value}.")
+            most = MOST.get(name, math.inf)
+            if value is not None and value > most:
+                raise ValueError(f"{name.upper()} can be {most:,} at most, not {value:,}.")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise ValueError(f"LR must be above 0, not {self.lr}.")
-        if self.heal > MOST_HEAL:
-            raise ValueError(f"HEAL can be {MOST_HEAL:,} at most, not {self.heal:,}.")
+        self._check_healing()
         chosen = [(name, getattr(self, name), known) for name, known in CHOICES.items()]
         chosen += [("tasks", task, TASKS) for task in self.tasks.split()]
         for name, value, known in chosen:
@@ -107,13 +127,43 @@ class Options:
             )
         if given and given != ["LAYERS"] and self.by == "map":
             raise ValueError(f"BY=map chooses one size only: give LAYERS in place of {given[0]}.")
-        if self.sizes and self.heal:
+        if self.sizes and self.heals:
             raise ValueError("SIZES=table measures and heals nothing: give HEAL with LAYERS or GB.")
+
+    def _check_healing(self) -> None:
+        """Raise ValueError where what is said of the healing is too much, or of no healing."""
+        if self.heal and self.steps:
+            raise ValueError("HEAL and STEPS say how long to heal: give one of them.")
+        if self.heal > MOST_HEAL:
+            raise ValueError(f"HEAL can be {MOST_HEAL:,} at most, not {self.heal:,}.")
+        read = self.steps * (self.batch or 1) * self.sequence
+        if read > MOST_HEAL * UNIT:
+            raise ValueError(
+                f"STEPS={self.steps:,} read {read:,} tokens; {MOST_HEAL * UNIT:,} are the most."
+            )
+        for name in ("rank", "batch"):
+            if getattr(self, name) != getattr(Options, name) and not self.heals:
+                raise ValueError(f"{name.upper()} is of a healing: add HEAL or STEPS.")
+
+    @property
+    def heals(self) -> bool:
+        """Whether the cut is healed."""
+        return bool(self.heal or self.steps)
+
+    @property
+    def reads_chats(self) -> bool:
+        """Whether the texts are chats, of which the answers count."""
+        return bool(self.texts) and isinstance(sets.user_texts("train", self.texts)[0], Chat)
 
     @property
     def needs_table(self) -> bool:
         """Whether the table of sizes says how many layers to drop, or is all that is wanted."""
         return bool(self.sizes) or any(getattr(self, name) is not None for name in ABOVE)
+
+    @property
+    def scored_tokens(self) -> int:
+        """How many tokens of a text the loss reads; answers in chats may come late."""
+        return max(MAX_TOKENS, self.sequence) if self.reads_chats else MAX_TOKENS
 
     def without_budget(self, layers: int) -> "Options":
         """Return the options of a call with LAYERS in place of a budget."""
@@ -121,15 +171,14 @@ class Options:
 
     def table_key(self, revision: str) -> str:
         """Return what a table of sizes is known by: as `key`, without what has no part in it."""
-        changes = {"heal": 0, "lr": None, "seed": 0}
+        changes = {name: getattr(Options, name) for name in ("heal", "steps", *OF_HEALING)}
+        if not self.reads_chats:
+            changes["sequence"] = MAX_TOKENS
         tasks = " ".join(sorted({*self.tasks.split()}))
-        return (
-            f"{replace(self.without_budget(1), **changes).key(revision)}-{tasks or 'c4'}".replace(
-                " ", "-"
-            )
-        )
+        key = replace(self.without_budget(1), **changes).key(revision)
+        return f"{key}-{tasks or 'c4'}".replace(" ", "-")
 
-    def train_texts(self, count: int) -> list[str]:
+    def train_texts(self, count: int) -> list[str | Chat]:
         """Return texts by which a block is chosen or a map is fitted; none of them is scored."""
         return sets.c4("train", self.texts or self.source, min(count, self.limit))
 
@@ -145,19 +194,19 @@ class Options:
     def recipe(self, parameters: int, on_cpu: bool) -> Recipe:
         """Return the recipe of healing a model that has so many parameters before the cut.
 
-        A step reads one sequence on a CPU, and four on a GPU, which would be idle else. On a CPU
-        adapters are on all linear layers, on a GPU, whose memory is planned for them, on the FFNs.
-        Healings of SmolLM2-135M chose this and the rate of small models; the other one is the
-        paper's for Llama-2 and Qwen.
+        By default a step reads one sequence on a CPU, and four on a GPU, which would be idle else,
+        and 256 tokens of each. On a CPU adapters are on all linear layers, on a GPU, whose memory
+        is planned for them, on the FFNs. Healings of SmolLM2-135M chose this and the rate of small
+        models; the other one is the paper's for Llama-2 and Qwen.
         """
-        batch = 1 if on_cpu else 4
+        batch = self.batch or (1 if on_cpu else 4)
         rate = 3e-3 if parameters < SMALL else 3e-4
-        steps = max(1, self.heal * UNIT // (batch * MAX_TOKENS))
+        steps = self.steps or max(1, self.heal * UNIT // (batch * self.sequence))
         return Recipe(
             steps=steps,
-            max_tokens=MAX_TOKENS,
+            max_tokens=self.sequence,
             learning_rate=self.lr or rate,
-            rank=8,
+            rank=self.rank,
             all_linear=on_cpu,
             beginnings_first=True,
             dropout=0.0,
@@ -167,6 +216,11 @@ class Options:
             seed=self.seed,
         )
 
+    @property
+    def sequences_at_once(self) -> int:
+        """How many sequences a healing reads at a time, at most."""
+        return max(1, TOKENS_AT_ONCE // self.sequence)
+
     def scored(self) -> list[Task]:
         """Return the tasks with their examples, the loss first."""
         tasks = []
@@ -174,6 +228,8 @@ class Options:
             counts = dict(TASKS[name])
             for count in counts.keys() & LIMITED:
                 counts[count] = min(counts[count], self.limit)
+            if name == "c4":
+                counts["max_tokens"] = self.scored_tokens
             source = self.texts if self.texts and name == "c4" else self.source
             tasks.append(evaluation.task(name, source, **counts))
         return tasks

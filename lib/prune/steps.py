@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,16 +14,18 @@ from filelock import FileLock, Timeout
 
 from lib import storage
 from lib.blocks import UNPRUNED, Block
+from lib.data import chats, sets
 from lib.evaluation import SIGNAL, Task
 from lib.healing import heal, linear, lora, packing
 from lib.models import files, layers, loading, registry
 from lib.models.decoder import decoder_config, decoder_layers
-from lib.prune import card
-from lib.prune.options import FITTED, JUDGING, MAX_TOKENS, TEXTS, Options
+from lib.prune import card, far
+from lib.prune.options import FITTED, JUDGING, MAX_TOKENS, TEXTS, WATCHED, Options
 from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import baseline_scores, check_rows, sweep
 
+SPLITS = ("train", "validation")
 ADAPTERS = 10  # of this size on the disk: itself, and three checkpoints with two moments
 
 
@@ -35,6 +37,7 @@ class Work:
     tasks: list[Task]
     folder: Path  # of the healing and the new weights
     results: dict  # "versions", a list; then "block", and "map", "healing", "unasked" if any
+    far: dict[str, Task] = field(default_factory=dict)  # as of `far.tasks`
 
     def load(self, name: str | Path):
         """Load a model to measure and heal it, in the format in which that is fast."""
@@ -69,11 +72,16 @@ class Work:
         """Note the size of versions of the model, and of each task the examples' scores.
 
         versions: the block that is left out, by the name of the version; the first one is whole.
-        What they share is computed once.
+        What they share is computed once. Far into texts only that first one is scored, as it takes
+        long.
         """
         print(f"{', '.join(versions)} …", flush=True)
         with linear.reading_ffn(model, versions.values()):
             table = sweep(model, tokenizer, versions.values(), self.tasks)
+        far_scores = {}
+        for name, task in self.far.items():
+            (row,) = sweep(model, tokenizer, [], [task]).itertuples()
+            far_scores[name] = [row.examples, row.weights]
         for place, (version, block) in enumerate(versions.items()):
             rows = table[place :: len(versions)].itertuples()
             with dropped(model, block):
@@ -83,6 +91,7 @@ class Work:
                     "computed": str(model.dtype).removeprefix("torch."),
                 }
             scores = {row.task: [row.examples, row.weights] for row in rows}
+            scores |= far_scores if block == UNPRUNED else {}
             self.results["versions"].append({"version": version} | sizes | {"scores": scores})
 
 
@@ -115,6 +124,7 @@ def prune(options: Options, out: str | Path) -> dict:
         if not (own / "weights").exists():
             check_room(options, checkpoint, out)
         results = {"revision": revision, "files": digests, "versions": [], "sizes": rows}
+        results["reads_chats"] = options.reads_chats
         work = Work(options, tasks, own, results)
         block, adapter = cut(work)
         loading.release()  # before the original weights are read
@@ -200,7 +210,7 @@ def check_room(options: Options, checkpoint: files.Checkpoint, out: Path) -> Non
     number = config.dtype.itemsize if config.dtype else 2  # bytes
     smaller = layers.meta_model(layers.pruned_config(config, range(options.layers, num_layers)))
     needed = {out.parent: smaller.num_parameters() * number}
-    if options.heal:
+    if options.heals:
         recipe = options.recipe(smaller.num_parameters(), on_cpu=True)
         matrices = [p for p in decoder_layers(smaller).parameters() if p.ndim == 2]
         needed[out.parent] += ADAPTERS * recipe.rank * 4 * sum(sum(p.shape) for p in matrices)
@@ -219,17 +229,20 @@ def check_room(options: Options, checkpoint: files.Checkpoint, out: Path) -> Non
 def check(options: Options) -> files.Checkpoint:
     """Return the checkpoint of the model; its weights may be still on the hub.
 
-    Raises ValueError for what cannot be cut, or has too short a context.
+    Raises ValueError for what cannot be cut, has too short a context, or cannot read the chats.
     """
-    checkpoint = files.open_checkpoint(options.model, files.CONFIGURATION + files.BESIDE)
+    needed = files.CONFIGURATION + files.BESIDE
+    needed += files.TOKENIZER if options.reads_chats else []
+    checkpoint = files.open_checkpoint(options.model, needed)
     layers.check(checkpoint.config)
     Block(options.start or 0, options.layers).kept(checkpoint.num_layers)
-    text = checkpoint.config.get_text_config(decoder=True)
-    limit = getattr(text, "max_position_embeddings", None)
-    if limit and limit < MAX_TOKENS:
-        raise ValueError(
-            f"{options.model} reads at most {limit} tokens; texts here have up to {MAX_TOKENS}."
-        )
+    limit, most = far.window(checkpoint.config), max(MAX_TOKENS, options.sequence)
+    if limit and limit < most:
+        what = "SEQUENCE is" if most > MAX_TOKENS else "texts here have up to"
+        raise ValueError(f"{options.model} reads at most {limit} tokens; {what} {most}.")
+    if options.reads_chats:
+        texts = [text for split in SPLITS for text in sets.user_texts(split, options.texts)]
+        chats.check(texts, checkpoint.tokenizer(), options.model)
     return checkpoint
 
 
@@ -241,6 +254,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     options = work.options
     model, tokenizer = work.load(options.model)
     check_reading(work, model, tokenizer)
+    work.far.update(far.tasks(options, model.config, tokenizer))
     work.ask_whole(model, tokenizer)
     blocks = choose(options, model, tokenizer)
     block = fit_map(work, model, tokenizer, blocks) if options.repair else blocks[0]
@@ -249,7 +263,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     if options.repair:
         versions["mapped"] = block
     work.score(model, tokenizer, versions)
-    adapter = heal_cut(work, model, tokenizer, block) if options.heal else None
+    adapter = heal_cut(work, model, tokenizer, block) if options.heals else None
     return block, adapter
 
 
@@ -261,18 +275,23 @@ def check_reading(work: Work, model, tokenizer) -> None:
     options, (loss, *_) = work.options, work.tasks
     read = list(work.tasks)
     if options.start is None or options.repair:
-        read.append(loss_of(options.train_texts(FITTED + JUDGING)))
+        read.append(loss_of(options.train_texts(FITTED + JUDGING), options.scored_tokens))
     for task in read:
         try:
             rows = task.rows(tokenizer)
         except ValueError as error:
             raise ValueError(f"{error} TASKS=c4 asks no questions.") from error
+        if options.reads_chats and not any(len(row.tokens) for row, *_ in rows):
+            raise ValueError(
+                f"No answer of TEXTS={options.texts} begins within the first "
+                f"{options.scored_tokens} tokens of its chat; with SEQUENCE more are read."
+            )
         check_rows(model, list(chain.from_iterable(rows)), task.name)
-    if options.heal:
+    if options.heals:
         recipe = options.recipe(model.num_parameters(), model.device.type == "cpu")
         packing.training_sequences(tokenizer, replace(recipe, steps=1))
     pairs = zip(loss.examples, loss.rows(tokenizer), strict=True)
-    first = next(example for example, (row,) in pairs if len(row.tokens))
+    first = next(example for example, (row, *_) in pairs if len(row.tokens))
     (value,) = sweep(model, tokenizer, [], [replace(loss, examples=(first,))]).value
     if not math.isfinite(value):
         raise ValueError(
@@ -305,7 +324,7 @@ def choose_each(options: Options, model, tokenizer, sizes: Iterable[int]) -> dic
     texts = options.train_texts(TEXTS)
     if options.by == "loss":
         return {
-            size: [of_least_loss(model, tokenizer, blocks, texts)]
+            size: [of_least_loss(model, tokenizer, blocks, texts, options.scored_tokens)]
             for size, blocks in by_size.items()
         }
     batches = calibration_batches(texts, tokenizer, MAX_TOKENS, 2048, cut_at_random=True)
@@ -330,15 +349,18 @@ def with_foldable_map(model, blocks: list[Block]) -> list[Block]:
     return [block for block in blocks if block.start in foldable]
 
 
-def loss_of(texts: list[str]) -> Task:
+def loss_of(texts: list[str | chats.Chat], max_tokens: int = MAX_TOKENS) -> Task:
     """Return the task of the loss on these texts."""
-    return Task("c4", tuple({"text": text, "max_tokens": MAX_TOKENS} for text in texts))
+    return Task("c4", tuple({"text": text, "max_tokens": max_tokens} for text in texts))
 
 
-def of_least_loss(model, tokenizer, blocks: list[Block], texts: list[str]) -> Block:
+def of_least_loss(
+    model, tokenizer, blocks: list[Block], texts: list, max_tokens: int = MAX_TOKENS
+) -> Block:
     """Return the block without which, or with whose map, the model has the least loss."""
     with linear.reading_ffn(model, blocks):
-        losses = sweep(model, tokenizer, blocks, [loss_of(texts)]).value[1:]  # first the whole's
+        task = loss_of(texts, max_tokens)
+        losses = sweep(model, tokenizer, blocks, [task]).value[1:]  # first the whole's
     return blocks[np.nanargmin(losses)]
 
 
@@ -356,7 +378,8 @@ def fit_map(work: Work, model, tokenizer, blocks: list[Block]) -> linear.Mapped:
     facts = dict(maps["folded"] for maps in fitted.values())
     mapped = next(iter(facts))
     if judging:
-        mapped = of_least_loss(model, tokenizer, list(facts), judging)
+        tokens = work.options.scored_tokens
+        mapped = of_least_loss(model, tokenizer, list(facts), judging, tokens)
     counts = {"fit_texts": len(fitting), "judging_texts": len(judging)}
     work.results["map"] = facts[mapped] | counts
     return mapped
@@ -379,13 +402,30 @@ UNHEALED = {  # what to do, by the status of a healing
 def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
     """Heal the cut; return the adapter. Raises RuntimeError if that does not end well."""
     recipe = work.options.recipe(model.num_parameters(), model.device.type == "cpu")  # whole
+    loss = work.tasks[0]
+    pairs = zip(loss.examples, loss.rows(tokenizer), strict=True)
+    examples = [example for example, (row, *_) in pairs if len(row.tokens)]
+    held_out = replace(loss, examples=tuple(examples[:WATCHED]))
     with dropped(model, block):
         if work.options.repair:
             linear.add_map_hook(model, block, block.change)
-        healed = heal(model, tokenizer, recipe, work.folder / "healing")
+        healed = heal(
+            model,
+            tokenizer,
+            recipe,
+            work.folder / "healing",
+            micro_batch=work.options.sequences_at_once,
+            held_out_loss=lambda: float(sweep(model, tokenizer, [], [held_out]).value[0]),
+        )
     if healed.status != "ok":
         raise RuntimeError(f"The healing {UNHEALED[healed.status]}.")
-    facts = {"real_tokens": healed.real_tokens, "epochs": healed.epochs}
+    facts = {
+        "real_tokens": healed.real_tokens,
+        "targets": healed.targets,
+        "epochs": healed.epochs,
+        "held_out": healed.held_out,
+        "held_out_texts": len(held_out.examples),
+    }
     work.results["healing"] = asdict(recipe) | {"source": ""} | facts  # with no path
     return healed.adapter
 
