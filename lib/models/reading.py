@@ -80,17 +80,23 @@ def _shared(groups: list[list[tuple[int, Row]]], length: int, batch_tokens: int)
     in their order, so every group must have as many. One group may be split at will, since all of
     its rows continue the same prefix.
     """
-    prefix = [group[0][1].tokens[:length] for group in groups]
-    rows = [pair for group in groups for pair in group]
-    size = len(rows)
+    placed_rows = [pair for group in groups for pair in group]
+    batch_rows = len(placed_rows)
     if len(groups) == 1:
         # all questions of a subject, say: more than memory holds at once. The shortest first, so
         # that rows beside each other are padded by little
-        rows.sort(key=lambda pair: len(pair[1].tokens))
-        longest = len(rows[-1][1].tokens) - length
-        size = max(1, batch_tokens // max(longest, 1))
-    batches = [_batch(rows[i : i + size], length) for i in range(0, len(rows), size)]
-    return SharedPrefix(torch.tensor(prefix) if length else None, batches)
+        placed_rows.sort(key=lambda pair: len(pair[1].tokens))
+        _, longest_row = placed_rows[-1]
+        own_tokens = max(1, len(longest_row.tokens) - length)
+        batch_rows = max(1, batch_tokens // own_tokens)
+    batches = []
+    for first in range(0, len(placed_rows), batch_rows):
+        batches.append(_batch(placed_rows[first : first + batch_rows], length))
+    if not length:
+        return SharedPrefix(None, batches)
+    first_rows = [group[0][1] for group in groups]  # any of a group: its rows begin alike
+    prefixes = [row.tokens[:length] for row in first_rows]
+    return SharedPrefix(torch.tensor(prefixes), batches)
 
 
 def _batch(pairs: list[tuple[int, Row]], length: int) -> Batch:

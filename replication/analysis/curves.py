@@ -167,9 +167,14 @@ def transitions(
     for key, points in pruned.groupby(keys, sort=False):
         start = unpruned.loc[key[:2]]
         line = curve(start, points)
-        line = defined(line) if defined else line
-        lower, upper = (line.crossing(never=never) for never in (line.fractions[-1], np.inf))
-        value, low, high = ci95(lower, upper) if line.gap >= SIGNAL else UNDEFINED
+        if defined:
+            line = defined(line)
+        value, low, high = UNDEFINED
+        if line.gap >= SIGNAL:
+            # where half is never lost, that lies anywhere beyond the deepest point
+            lower = line.crossing(never=line.fractions[-1])
+            upper = line.crossing(never=np.inf)
+            value, low, high = ci95(lower, upper)
         sizes = points.block_size[points.fraction >= value]
         row = dict(zip(keys, key, strict=True))
         row |= {"unpruned": start.value, "floor": line.floor, "gap": line.gap}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.blocks import similarity_block, simple_block
 from lib.data import sets
 from lib.evaluation import weighted_mean
 from replication.analysis.bootstrap import ci_columns, resampled
@@ -170,13 +171,15 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
 def _starts(damage: pd.DataFrame, states: pd.DataFrame, distances) -> dict[str, dict]:
     """Return where the blocks of each criterion start, by size: two starts, one by either half."""
     read = states[states.criterion.isin(CRITERIA.values())]
-    tables = {BEST: damage} | dict(list(read.groupby("criterion")))
-    starts = {criterion: _chosen(table) for criterion, table in tables.items()}
-    sizes, num_layers = list(starts[BEST]), distances.num_layers
+    starts = {BEST: _chosen(damage)}
+    for criterion, table in read.groupby("criterion"):
+        starts[criterion] = _chosen(table)
     # these two do not read the texts that judge, so both halves have the same start
-    starts["paper"] = {size: [distances.best_start(size)] * 2 for size in sizes}
-    starts["simple"] = {size: [num_layers - 1 - size] * 2 for size in sizes}
-    return starts
+    paper, simple = {}, {}
+    for size in starts[BEST]:
+        paper[size] = [similarity_block(distances, size).start] * 2
+        simple[size] = [simple_block(distances.num_layers, size).start] * 2
+    return starts | {"paper": paper, "simple": simple}
 
 
 def _chosen(table: pd.DataFrame) -> dict[int, list[int]]:

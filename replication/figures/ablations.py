@@ -12,6 +12,7 @@ from replication.figures.curves import LONG, SHORT, SIZES, TASKS, draw_grid, dra
 from replication.figures.style import NORMAL, label, look, opacity
 from replication.tables import RECORD_PREFIX
 
+BESIDE = 0.012  # of the axis of fractions: between the points of two variants at one depth
 SMALL = 0.01  # the least that an axis of differences shows, to both sides
 UNITS = TASKS | {"c4": "C4 loss (nats)"}
 VARIED = ("mmlu", "arc_easy", "c4")  # the tasks that are drawn
@@ -126,13 +127,17 @@ def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[t
 
 def _draw_differences(axis, panel: pd.DataFrame, hue: str) -> None:
     """Draw the differences of a panel, variants side by side at each depth."""
-    columns = ["length", hue]
-    places = list(panel[columns].drop_duplicates().itertuples(index=False, name=None))
-    for (length, variant, model), points in panel.groupby([*columns, "model"], sort=False):
-        bars = [points.difference - points.low, points.high - points.difference]
-        beside = 0.012 * (places.index((length, variant)) - (len(places) - 1) / 2)
-        style = {"ls": "", "ms": SIZES[length], "alpha": opacity(model, panel)} | look(variant)
-        axis.errorbar(points.fraction + beside, points.difference, bars, elinewidth=1, **style)
+    variants = panel[["length", hue]].drop_duplicates()
+    places = list(variants.itertuples(index=False, name=None))
+    middle = (len(places) - 1) / 2
+    for (length, variant, model), points in panel.groupby(["length", hue, "model"], sort=False):
+        below = points.difference - points.low
+        above = points.high - points.difference
+        beside = BESIDE * (places.index((length, variant)) - middle)
+        style = {"ls": "", "ms": SIZES[length], "elinewidth": 1}
+        style["alpha"] = opacity(model, panel)
+        style |= look(variant)
+        axis.errorbar(points.fraction + beside, points.difference, [below, above], **style)
     axis.axhline(0, color="0.6", lw=0.8)
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, -SMALL), max(high, SMALL))  # all may be equal

@@ -325,7 +325,8 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
     point is no line: it stands by itself.
     """
     same = [c for c in ("model", "variant") if c in points and unpruned[c].notna().all()]
-    start = unpruned[(unpruned[same] == points[same].iloc[0]).all(axis=1)].head(1)
+    is_start = (unpruned[same] == points[same].iloc[0]).all(axis=1)
+    start = unpruned[is_start].head(1)
     # a row that failed stays, without a value: matplotlib breaks the line there
     line = points[points.value.notna() | (points.get("status") != "not measured")]
     is_healed = set(points.treatment) == {"healed"}
@@ -336,14 +337,20 @@ def _curve(axis, unpruned: pd.DataFrame, points: pd.DataFrame, name: str, style:
 
     style = style | look(name)
     axis.errorbar(line.fraction, line.value, line.standard_error, elinewidth=0.8, **style)
-    whole = {"color": colour(name), "mfc": "white", "alpha": style["alpha"], "zorder": 3}
-    axis.plot(start.fraction, start.value, "o", ms=3.5, **whole)
+    # the whole model's point is hollow, and in front of the line that begins there
+    whole = {"color": colour(name), "mfc": "white", "ms": 3.5}
+    whole |= {"alpha": style["alpha"], "zorder": 3}
+    axis.plot(start.fraction, start.value, "o", **whole)
 
-    key = {"alpha": style["alpha"]} if name == points.model.iloc[0] else {}
-    axis.plot([], [], lw=3, label=SAME.get(name, label(name)), **look(name), **key)
+    key = look(name) | {"lw": 3, "label": SAME.get(name, label(name))}
+    if name == points.model.iloc[0]:
+        key["alpha"] = style["alpha"]
+    axis.plot([], [], **key)
 
-    if "commonest" in line and (constant := line.commonest > CONSTANT).any():
-        crossed = line[constant]
-        cross = {"ms": 4, "mew": 0.8, "zorder": 4, "alpha": style["alpha"]}
-        note = f"one answer to over {CONSTANT:.0%}"
-        axis.plot(crossed.fraction, crossed.value, "kx", label=note, **cross)
+    if "commonest" not in line:
+        return
+    crossed = line[line.commonest > CONSTANT]
+    if len(crossed):
+        cross = {"ms": 4, "mew": 0.8, "label": f"one answer to over {CONSTANT:.0%}"}
+        cross |= {"alpha": style["alpha"], "zorder": 4}
+        axis.plot(crossed.fraction, crossed.value, "kx", **cross)

@@ -43,26 +43,29 @@ def figure_claims(verdicts: list, recorded: Sequence = ()) -> Figure:
     by_content = table.duplicated(["claim", "model"]) & (table.task == "arc_easy")  # after MMLU
     judged = table.assign(column=table.model.mask(by_content, table.model + " (ARC-Easy)"))
     judged = judged[judged.model != ""]
-    columns, parts = list(judged.column.unique()), list(statements.index)
+    columns = list(judged.column.unique())
+    parts = list(statements.index)
     judged = judged.assign(beside=0.35 * judged.groupby(["claim", "column"]).cumcount())
     own = sum(not is_recorded(name) for name in columns)
     with plt.rc_context(STYLE):
         width = max(WIDTH, 3.6 + 0.95 * len(columns))
-        figure, axis = plt.subplots(figsize=(width, 1.2 + 0.25 * len(parts)))
+        height = 1.2 + 0.25 * len(parts)
+        figure, axis = plt.subplots(figsize=(width, height))
         for row in judged.itertuples():
-            place = columns.index(row.column) + row.beside, parts.index(row.claim)
-            axis.text(*place, row.light, color=SHADES[row.way], ha="center", va="center")
+            x = columns.index(row.column) + row.beside
+            y = parts.index(row.claim)
+            axis.text(x, y, row.light, color=SHADES[row.way], ha="center", va="center")
+        note = {"color": SHADES[""], "ha": "left", "va": "center", "fontsize": 7.5}
         for part in set(parts) - set(judged.claim):
-            gone = {"color": SHADES[""], "ha": "left", "va": "center", "fontsize": 7.5}
-            axis.text(-0.4, parts.index(part), "not judged of any model", **gone)
+            axis.text(-0.4, parts.index(part), "not judged of any model", **note)
         if 0 < own < len(columns):
             axis.axvline(own - 0.5, color="0.7", lw=1)
         texts = [f"{part}  {fill(text, 70)}" for part, text in statements.items()]
         axis.set_yticks(range(len(parts)), texts, fontsize=7.5)
-        heads = [
-            RECORD_ABOVE * is_recorded(name) + fill(name.removeprefix(RECORD_PREFIX), 15)
-            for name in columns
-        ]
+        heads = []
+        for name in columns:
+            head = fill(name.removeprefix(RECORD_PREFIX), 15)
+            heads.append(RECORD_ABOVE + head if is_recorded(name) else head)
         axis.set_xticks(range(len(columns)), heads, fontsize=7.5)
         axis.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
         axis.spines[["top", "bottom"]].set_visible(False)
