@@ -1,9 +1,33 @@
 """What Ray is asked for, and Ray itself where `real`."""
 
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from unittest import mock
+
+import psutil
 import pytest
 from conftest import replicate
 
+from replication import paths
+from replication.run import cluster
 from replication.run.notebooks import NOTEBOOKS
+
+RUN = ("--profile", "smoke", "--engine", "ray", "--only")
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+WRONG = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": 64 * "0"}
+CLIENT = "import ray; ray.init(log_to_driver=False); print(len(ray.nodes()), 'node')"
+
+
+def wait_for(value):
+    """Return what `value` returns as soon as it is something."""
+    end = time.monotonic() + 100
+    while not (done := value()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return done
 
 
 @pytest.mark.parametrize(
@@ -14,17 +38,92 @@ from replication.run.notebooks import NOTEBOOKS
     ],
 )
 def test_what_a_job_takes_of_a_node(nodes, resources):
-    cluster = pytest.importorskip("replication.run.cluster")
     assert cluster.resources([{"Resources": node} for node in nodes]) == resources
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+@pytest.mark.parametrize("mode", [None, "disabled"])
+def test_a_cluster_of_ones_own_has_a_token_and_no_port_outside(address, mode, monkeypatch):
+    """That of others is asked with a token, unless the environment says that it has none."""
+    seen = {}
+    ray = SimpleNamespace(init=lambda *_, **__: seen.update(os.environ), exceptions=None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    given = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "theirs"}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    given = {name: value for name, value in given.items() if value}
+    with mock.patch.dict(os.environ, others | given, clear=True):
+        cluster.connect.__wrapped__()
+    own = address is None
+    assert seen["RAY_AUTH_MODE"] == ("token" if own else mode or "token")
+    assert (len(seen["RAY_AUTH_TOKEN"]) >= 32) == own
+    assert (seen.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") == "0") == own
 
 
 @pytest.mark.real
 def test_ray_gives_the_tables_of_one_machine(smoke_run, tmp_path):
     """In an empty folder, with maps, scores and healings of several lengths: the same CSVs."""
     numbers = ("02", "03")
-    done = replicate(tmp_path, "--profile", "smoke", "--engine", "ray", "--only", *numbers)
+    done = replicate(tmp_path, *RUN, *numbers)
     assert done.returncode == 0, done.stdout + done.stderr
     for number in numbers:
         for name in NOTEBOOKS[number].figures:
             file = f"figures/smoke/{name}.csv"
             assert (tmp_path / file).read_bytes() == (smoke_run / file).read_bytes(), name
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of one job under Ray, in an environment that says nothing against open ports."""
+    pytest.importorskip("ray")
+    command = [sys.executable, "-m", "replication", *RUN, "01"]
+    environment = os.environ | {"DEEPER_LAYERS_OUTPUT": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    run = psutil.Popen(command, cwd=paths.ROOT, env=environment, text=True, stdout=subprocess.PIPE)
+    yield run
+    if run.poll() is None:  # the test has failed
+        for process in [*run.children(recursive=True), run]:
+            process.kill()
+
+
+@pytest.mark.real
+def test_only_its_run_reaches_ray_and_a_job_outlives_its_worker(run, tmp_path):
+    """All ports are on this machine and want the run's token, whatever the environment says."""
+
+    def processes(word):
+        """Return the run's processes that have `word` in their command."""
+        below = [one for one in run.children(recursive=True) if one.status() != "zombie"]
+        return [one for one in below if word in " ".join(one.cmdline())]
+
+    [first] = wait_for(lambda: processes("--job"))
+    first.parent().kill()
+    [second] = wait_for(lambda: [one for one in processes("--job") if one != first])
+    second.suspend()  # until all clients have tried
+
+    ports = [(one, port) for one in processes("") for port in one.net_connections("tcp")]
+    ports = [(one.name(), port.laddr) for one, port in ports if port.status == "LISTEN"]
+    assert {address.ip for _, address in ports} <= LOOPBACK, ports
+    [port] = {address.port for name, address in ports if name == "gcs_server"}
+    variables = {
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_NUM_REDIS_GET_RETRIES": "1",  # tries to connect
+    }
+
+    def client(**token):
+        """Return how a client ends."""
+        environment = os.environ | variables | token
+        command = [sys.executable, "-c", CLIENT]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    assert "InvalidAuthToken" in client(RAY_AUTH_MODE="disabled").stderr
+    refused = replicate(tmp_path / "other", *RUN, "01", **variables, **WRONG)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "give it the cluster's token" in refused.stderr.splitlines()[-1]
+    token = second.environ()["RAY_AUTH_TOKEN"]
+    assert client(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token).stdout == "1 node\n"
+
+    second.resume()
+    printed, _ = run.communicate()
+    assert run.returncode == 0, printed
+    assert "tiny-random-map: ok" in printed
+    for name in NOTEBOOKS["01"].figures:
+        assert (tmp_path / f"figures/smoke/{name}.csv").exists(), name

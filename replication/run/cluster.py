@@ -6,10 +6,9 @@ tried again, RETRIES times, and resumes from what it had stored; one that fails 
 """
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
-
-import ray
-from ray.exceptions import RayError
+from functools import cache
 
 from replication import paths
 from replication.run.execution import Launch, Outcome, attempt
@@ -18,31 +17,55 @@ RETRIES = 2
 PASSED_ON = ("OMP_", "HF_", "DEEPER_LAYERS_", "PYTORCH_", "CUBLAS_")  # beginnings of variables
 
 
+@cache
+def connect():
+    """Return the module `ray`, connected to the cluster of RAY_ADDRESS, or to one of this run.
+
+    Ray runs whatever reaches its ports. One of this run listens on 127.0.0.1, and wants a token
+    that only its own processes have. Raises ConnectionError where a cluster refuses this client.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # by itself Ray never ends
+    address = os.environ.get("RAY_ADDRESS", "local")  # not one that this machine had before
+    if address == "local":
+        os.environ |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, all ports on 127.0.0.1
+        }
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    import ray  # here: it reads these variables once, as it is imported
+
+    variables = {k: value for k, value in os.environ.items() if k.startswith(PASSED_ON)}
+    variables["DEEPER_LAYERS_OUTPUT"] = str(paths.OUTPUT)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        ray.init(address, runtime_env={"env_vars": variables}, **quiet)
+    except (ray.exceptions.AuthenticationError, ConnectionError) as error:
+        raise ConnectionError(
+            f"No Ray cluster at {address} takes this client: give it the cluster's token, as "
+            "RAY_AUTH_TOKEN or in ~/.ray/auth_token (RAY_AUTH_MODE=disabled if it has none)."
+        ) from error
+    return ray
+
+
 def on_ray(launches: Sequence[Launch], execute=attempt) -> Iterator[tuple[Launch, Outcome]]:
     """Yield each launch with its Outcome; they run as soon as there is a GPU for them.
 
     execute: what a worker does with a launch.
     """
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # by itself Ray never ends
-        variables = {k: value for k, value in os.environ.items() if k.startswith(PASSED_ON)}
-        variables["DEEPER_LAYERS_OUTPUT"] = str(paths.OUTPUT)
-        ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="ERROR")
+    ray = connect()
     task = ray.remote(max_calls=1, max_retries=RETRIES)(execute)
     task = task.options(**resources(ray.nodes()))
     running = {task.remote(launch): launch for launch in launches}
     while running:
         [done], _ = ray.wait(list(running))
-        yield running.pop(done), _outcome(done)
-
-
-def _outcome(done: ray.ObjectRef) -> Outcome:
-    try:
-        return ray.get(done)
-    except RayError as error:
-        name = type(error).__name__
-        return Outcome("lost", f"Its worker or node died, {RETRIES + 1} times ({name}).")
+        try:
+            outcome = ray.get(done)
+        except ray.exceptions.RayError as error:
+            why = f"Its worker or node died, {RETRIES + 1} times ({type(error).__name__})."
+            outcome = Outcome("lost", why)
+        yield running.pop(done), outcome
 
 
 def resources(nodes: list[dict]) -> dict:
