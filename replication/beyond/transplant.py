@@ -171,7 +171,10 @@ def _draw_model(axes, scores: pd.DataFrame) -> None:
         panels.line(into_cuts, given, "depth", name, **look)
         before = of_cut[of_cut.reading == AS_IT_IS].value.max()
         into_cuts.axhline(before, color=colour(strategy), ls=":", lw=1)
-    into_cuts.axhline(as_it_is, color="black", ls=":", lw=1, label="right, as it is")
+        at_the_edge = into_cuts.get_yaxis_transform()  # which cut the dotted line is of
+        into_cuts.plot([1], [before], transform=at_the_edge, mfc="white", clip_on=False, **look)
+    as_given = "right, unchanged (cuts: hollow)"
+    into_cuts.axhline(as_it_is, color="black", ls=":", lw=1, label=as_given)
     other = whole[whole.reading == OTHER_STATE]
     panels.line(into_whole, other, "depth", "the other question's letter", color="black")
     into_whole.axhline(0.5, color="grey", lw=1, label="one half")
