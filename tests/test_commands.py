@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -136,17 +137,64 @@ def test_make_passes_its_variables_on():
     assert shlex.split(program)[3:] == "--profile quick --models a/b c/d --texts /notes.txt".split()
 
 
-def test_a_slurm_array_runs_the_job_of_its_line(tmp_path):
+SLURM = {  # what a script finds on its first node, and what is printed
+    "SLURM_ARRAY_TASK_ID": "2",
+    "SLURM_JOB_ID": "7000123",
+    "SLURM_JOB_NUM_NODES": "3",
+    "SLURM_CPUS_PER_TASK": "64",
+    "SLURM_GPUS_ON_NODE": "8",
+}
+SAY = 'echo "${RAY_AUTH_MODE-} ${RAY_AUTH_TOKEN-} ${RAY_ADDRESS-} $(basename "$0") $*"'
+
+
+def slurm(name: str, folder: Path, environment: str, **variables) -> list[list[str]]:
+    """Run a script with programs that say what they are started with; return the words of each.
+
+    environment: "venv" or "conda", where Python and Ray are.
+    """
+    answers = f'*secrets*) exec {sys.executable} "$@";; *get_node_ip*) echo 10.0.0.7; exit;;'
+    places = {"venv": folder / ".venv/bin", "conda": folder / "conda"}
+    program(places[environment] / "python", f'case "$*" in {answers} esac; {SAY} >> calls')
+    program(places[environment] / "ray", f"{SAY} >> calls")
+    program(folder / "slurm/srun", f"{SAY} >> calls")
+    path = ":".join(map(str, (folder / "slurm", places["conda"], os.environ["PATH"])))
+    command = ["bash", str(paths.ROOT / "replication/run" / name), "--profile", "paper"]
+    environment = os.environ | SLURM | variables | {"PATH": path}
+    # the pipes end with the last program, also one in the background
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return [line.split(" ") for line in (folder / "calls").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("environment", ["venv", "conda"])
+def test_a_slurm_array_runs_the_job_of_its_line(environment, tmp_path):
     """Of the lines that `--jobs` prints, with what was said to the script besides."""
-    program(tmp_path / ".venv/bin/python", 'printf "%s\\n" "$@"')
     (tmp_path / "maps.txt").write_text("first-map\nsecond-map\n")
-    script = paths.ROOT / "replication/run/array.sbatch"
-    environment = os.environ | {"JOBS": "maps.txt", "SLURM_ARRAY_TASK_ID": "2"}
-    command = ["bash", str(script), "--profile", "paper"]
-    printed = subprocess.check_output(command, text=True, cwd=tmp_path, env=environment)
-    options = run.arguments(printed.split()[2:])
+    [call] = slurm("array.sbatch", tmp_path, environment, JOBS="maps.txt")
+    options = run.arguments(call[call.index("replication") + 1 :])
     assert options.job == "second-map"
     assert options.profile == "paper"
+
+
+@pytest.mark.parametrize("environment", ["venv", "conda"])
+def test_a_slurm_cluster_is_of_all_nodes_and_has_one_token(environment, tmp_path):
+    calls = slurm("cluster.sbatch", tmp_path, environment)
+    [(mode, token)] = {tuple(call[:2]) for call in calls}
+    assert mode == "token" and len(token) == 64
+    [[head], workers, [driver]] = (
+        [call[2:] for call in calls if call[3] == name] for name in ("ray", "srun", "python")
+    )
+    address = "10.0.0.7:20123"
+    assert calls[0][2:] == head and driver[0] == address
+    assert {"--head", "--port=20123", "--include-dashboard=false"} <= {*head}
+    for number, worker in enumerate(sorted(workers), 1):
+        assert {f"--relative={number}", f"--address={address}", "--block"} <= {*worker}
+    assert len(workers) == 2
+    for node in (head, *workers):
+        assert {"--num-cpus=64", "--num-gpus=8"} <= {*node}
+    options = run.arguments(driver[driver.index("replication") + 1 :])
+    assert (options.engine, options.profile) == ("ray", "paper")
+    assert token != slurm("cluster.sbatch", tmp_path, environment)[-1][1]
 
 
 CUDA, SMALL_BUILD = "on Linux with CUDA: .venv will have 6.7 GB", ".venv will have 2.2 GB"
