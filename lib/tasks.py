@@ -28,7 +28,7 @@ class TaskSpec:
     per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
     same_choices: bool = False  # of every question, so that always one of them is a baseline
     generated: bool = False  # the model continues each row; its text is scored
-    like: str = ""  # the task that tells whether a model can answer this one, if another does
+    signal_task: str = ""  # the other task, if any, that tells whether a model can answer this
     version: int = 0  # bumped by hand when this task alone changes
 
     @property

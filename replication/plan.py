@@ -137,9 +137,11 @@ class ModelOnCard(NamedTuple):
         costs, num_layers = self.costs, len(self.costs.parameters.layers)
         flops, moved = read.tokens * sum(runs) * costs.forward
         flops += read.scored * len(runs) * costs.head
-        weights = max(1, read.tokens / batch) * self.weights_read(sum(runs))
-        row = BYTES * batch * num_layers * (costs.state + read.prefix * costs.cached)
-        return Work(kind, flops, moved, weights, self.weights(num_layers) + row)
+        num_batches = max(1, read.tokens / batch)
+        weights = num_batches * self.weights_read(sum(runs))
+        values_of_token = costs.state + read.prefix * costs.cached
+        held = BYTES * batch * num_layers * values_of_token
+        return Work(kind, flops, moved, weights, self.weights(num_layers) + held)
 
     def healing(self, num_layers: int, recipe: Recipe, at_once: int | None = None) -> Work:
         """Return the work of healing the layers that are left, `at_once` sequences at most."""

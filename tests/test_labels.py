@@ -103,7 +103,7 @@ def test_every_task_has_rows_and_one_kind():
     of_choices = {name for names, *_ in QUESTIONS for name in names}
     assert {*WRITTEN} | of_choices == set(evaluation.TASK_SPECS)
     for name, spec in evaluation.TASK_SPECS.items():
-        assert not spec.like or name.startswith(evaluation.question_set(spec.like))
+        assert not spec.signal_task or name.startswith(evaluation.question_set(spec.signal_task))
         own_data = not isinstance(spec.data, str)
         assert evaluation.question_set(name) == (name if own_data else spec.data)
     with pytest.raises(ValueError, match="'mmlu' already"):

@@ -61,7 +61,7 @@ OTHER = replace(
     MMLU,
     build=mmlu_other,
     counts=(*MMLU.counts, "other_than"),
-    like="mmlu",
+    signal_task="mmlu",
     label="MMLU (other questions) by letter",
 )
 OWN_TASKS = {"mmlu_other": OTHER}
@@ -120,7 +120,9 @@ def answers_by_letter(score: Mapping) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """
     kept = [i for i, choices in enumerate(score["choices"]) if len(choices) == LETTERS]
     loglikelihoods = np.stack([score["choices"][i] for i in kept])
-    return loglikelihoods, np.array(score["answers"])[kept], np.array(score["weights"], float)[kept]
+    answers = np.array(score["answers"])[kept]
+    weights = np.array(score["weights"], float)[kept]
+    return loglikelihoods, answers, weights
 
 
 def letter_measures(scores: pd.DataFrame) -> pd.DataFrame:

@@ -178,11 +178,15 @@ def figure_repair(scores: pd.DataFrame) -> Figure:
 
     scores: of `table`.
     """
-    columns = scores.model.str.removeprefix(RECORD_PREFIX).map(label) + "\n" + scores.strategy
-    whole, repaired = scores.block_size == 0, ~scores.repair.isin(NOT_REPAIRED)
-    panels = {"row": scores.task.map(ROWS), "column": columns.where(~whole), "line": scores.repair}
-    shown = whole | columns.isin(columns[repaired & scores.value.notna()])
-    return cut_panels(scores.assign(**panels)[shown], LOOKS, scores)
+    models = scores.model.str.removeprefix(RECORD_PREFIX).map(label)
+    columns = models + "\n" + scores.strategy
+    is_whole = scores.block_size == 0
+    is_repaired = ~scores.repair.isin(NOT_REPAIRED) & scores.value.notna()
+    is_shown = is_whole | columns.isin(columns[is_repaired])
+    drawn = scores.assign(
+        row=scores.task.map(ROWS), column=columns.where(~is_whole), line=scores.repair
+    )
+    return cut_panels(drawn[is_shown], LOOKS, scores)
 
 
 # ---- the question ----------------------------------------------------------------------------

@@ -31,9 +31,10 @@ class Twice(Block):
 def repeats(name: str, distances, profile: Profile) -> list[Request]:
     """Return the request of the loss with every block of at most a third of the layers run twice,
     on the first texts of the damage map."""
-    first = damage.damage(name, distances, profile)[:1]
-    own = {"largest": max(1, distances.num_layers // LARGEST), "repeats_version": VERSION}
-    return [Request("repeats", one.params | own, one.labels) for one in first]
+    largest = max(1, distances.num_layers // LARGEST)
+    own = {"largest": largest, "repeats_version": VERSION}
+    first_texts = damage.damage(name, distances, profile)[:1]
+    return [Request("repeats", one.params | own, one.labels) for one in first_texts]
 
 
 def _rows(params: dict) -> list[dict]:

@@ -129,9 +129,13 @@ def read_last(model, tokenizer, task: Task, batch_tokens: int) -> tuple[np.ndarr
     seen = {}
 
     def of_last(model, final, batch) -> list[tuple[np.ndarray, np.ndarray]]:
-        rows, last = batch.row.to(final.device), batch.position.to(final.device)
-        states = [seen[depth][rows, last].float().cpu().numpy() for depth in sorted(seen)]
-        return list(zip(np.stack(states, axis=1), scored(model, final, batch), strict=True))
+        rows = batch.row.to(final.device)
+        last = batch.position.to(final.device)
+        states = []
+        for depth in sorted(seen):
+            states.append(seen[depth][rows, last].float().cpu().numpy())
+        by_question = np.stack(states, axis=1)
+        return list(zip(by_question, scored(model, final, batch), strict=True))
 
     rows = [row for (row,) in task.rows(tokenizer)]
     with residual_stream(model, seen.__setitem__):

@@ -51,7 +51,7 @@ for questions, usual in USUAL.items():
         OWN_TASKS[f"{questions}_{ending}"] = replace(
             usual,
             build=partial(usual.build, form=partial(prompts.by_letter, letters=symbols)),
-            like=usual.like or BY_LETTER[questions],
+            signal_task=usual.signal_task or BY_LETTER[questions],
             label=f"{usual.label} ({symbols[0]} to {symbols[3]})",
         )
 

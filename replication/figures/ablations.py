@@ -105,11 +105,15 @@ def _not_made(table: pd.DataFrame) -> pd.Series:
     """
     is_healed = table.treatment == "healed"
     cuts = table[~is_healed & table.difference.notna()]
-    is_certain = ((cuts.low > 0) | (cuts.high < 0)).groupby([cuts[name] for name in LINE]).any()
-    is_unchanged = pd.MultiIndex.from_frame(table[LINE]).isin(is_certain.index[~is_certain])
+    is_certain = (cuts.low > 0) | (cuts.high < 0)
+    is_changed = is_certain.groupby([cuts[name] for name in LINE]).any()
+    unchanged_lines = is_changed.index[~is_changed]
+    is_unchanged = pd.MultiIndex.from_frame(table[LINE]).isin(unchanged_lines)
     is_same = table.low == table.high
-    whys = pd.Series("", table.index).mask(is_same, table.variant + " scores as " + table["first"])
-    return whys.mask(is_unchanged, "healing changed nothing for certain").where(is_healed, "")
+    whys = pd.Series("", table.index)
+    whys = whys.mask(is_same, table.variant + " scores as " + table["first"])
+    whys = whys.mask(is_unchanged, "healing changed nothing for certain")
+    return whys.where(is_healed, "")
 
 
 def _panels(healed: pd.DataFrame, whole: pd.DataFrame, minus: str) -> Iterator[tuple]:

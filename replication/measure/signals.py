@@ -81,7 +81,8 @@ def needs_signal(request: Request) -> bool:
     spec = TASK_SPECS.get(request.params.get("task"))
     if spec is None or spec.unit != "accuracy":
         return False
-    return PROFILES[request.labels["profile"]].needs_signal and (not spec.like or is_known(request))
+    profile = PROFILES[request.labels["profile"]]
+    return profile.needs_signal and (not spec.signal_task or is_known(request))
 
 
 def is_known(request: Request) -> bool:
@@ -91,7 +92,7 @@ def is_known(request: Request) -> bool:
     known = recorded().get(_key(request))
     if known is None:
         return False
-    if known.gap >= SIGNAL or TASK_SPECS[request.params["task"]].like:
+    if known.gap >= SIGNAL or TASK_SPECS[request.params["task"]].signal_task:
         return True
     more = max(1, _questions(request.params) / known.questions)
     return known.gap * np.sqrt(more) < SIGNAL
@@ -103,7 +104,7 @@ def _questions(params: dict) -> int:
 
 def _key(request: Request) -> tuple[str, str]:
     task = request.params["task"]
-    return request.params["model"], TASK_SPECS[task].like or task
+    return request.params["model"], TASK_SPECS[task].signal_task or task
 
 
 def is_futile(request: Request) -> bool:

@@ -1,5 +1,6 @@
 """All rows as one figure and one table: a line a model, a panel a question."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 import matplotlib.pyplot as plt
@@ -123,10 +124,12 @@ def _draw(axis, place: int, points: list[Point]) -> None:
 
 def labels(rows: Mapping[str, dict]) -> dict[str, str]:
     """Return the name of each row's model, with its weights where two rows are of one model."""
-    named = {name: registry.label(row["model"]) for name, row in rows.items()}
-    often = list(named.values())
-    measured = {name: f"\n{row['profile']}, {row['dtype']}" for name, row in rows.items()}
-    return {name: of + measured[name] * (often.count(of) > 1) for name, of in named.items()}
+    names = {name: registry.label(row["model"]) for name, row in rows.items()}
+    times = Counter(names.values())
+    for name, row in rows.items():
+        if times[names[name]] > 1:
+            names[name] += f"\n{row['profile']}, {row['dtype']}"
+    return names
 
 
 def _records(rows: Mapping[str, dict], names: list[str]) -> Iterator[dict]:
