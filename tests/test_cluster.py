@@ -1,6 +1,7 @@
 """What Ray is asked for, and Ray itself where `real`."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -45,14 +46,21 @@ def test_what_a_job_takes_of_a_node(nodes, resources):
 @pytest.mark.parametrize("mode", [None, "disabled"])
 def test_a_cluster_of_ones_own_has_a_token_and_no_port_outside(address, mode, monkeypatch):
     """That of others is asked with a token, unless the environment says that it has none."""
-    seen = {}
-    ray = SimpleNamespace(init=lambda *_, **__: seen.update(os.environ), exceptions=None)
+    seen, at_term = {}, signal.getsignal(signal.SIGTERM)
+
+    def init(*_, **__):
+        seen.update(os.environ)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    ray = SimpleNamespace(init=init, exceptions=None)
     monkeypatch.setitem(sys.modules, "ray", ray)
     given = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "theirs"}
     others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     given = {name: value for name, value in given.items() if value}
     with mock.patch.dict(os.environ, others | given, clear=True):
         cluster.connect.__wrapped__()
+    after = signal.signal(signal.SIGTERM, at_term)
+    assert after == at_term  # so that a run that Slurm ends says that it can be resumed
     own = address is None
     assert seen["RAY_AUTH_MODE"] == ("token" if own else mode or "token")
     assert (len(seen["RAY_AUTH_TOKEN"]) >= 32) == own

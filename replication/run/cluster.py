@@ -7,6 +7,7 @@ tried again, RETRIES times, and resumes from what it had stored; one that fails 
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator, Sequence
 from functools import cache
 
@@ -39,8 +40,10 @@ def connect():
     variables = {k: value for k, value in os.environ.items() if k.startswith(PASSED_ON)}
     variables["DEEPER_LAYERS_OUTPUT"] = str(paths.OUTPUT)
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    at_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, runtime_env={"env_vars": variables}, **quiet)
+        signal.signal(signal.SIGTERM, at_term)  # Ray's own ends this process without a word
     except (ray.exceptions.AuthenticationError, ConnectionError) as error:
         raise ConnectionError(
             f"No Ray cluster at {address} takes this client: give it the cluster's token, as "
