@@ -1,6 +1,7 @@
 """What Ray is asked for, and Ray itself where `real`."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,17 @@ def test_ray_gives_the_tables_of_one_machine(smoke_run, tmp_path):
             assert (tmp_path / file).read_bytes() == (smoke_run / file).read_bytes(), name
 
 
+def processes(run, word: str = "") -> list[psutil.Process]:
+    """Return the processes of a run that have `word` in their command."""
+    below = [one for one in run.children(recursive=True) if one.status() != "zombie"]
+    return [one for one in below if word in " ".join(one.cmdline())]
+
+
+def next_try(run, *before: psutil.Process) -> psutil.Process:
+    """Return the process of the run's job, not one `before`, as soon as it works."""
+    return wait_for(lambda: [one for one in processes(run, "--job") if one not in before])[0]
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run of one job under Ray, in an environment that says nothing against open ports."""
@@ -95,18 +107,12 @@ def run(tmp_path):
 @pytest.mark.real
 def test_only_its_run_reaches_ray_and_a_job_outlives_its_worker(run, tmp_path):
     """All ports are on this machine and want the run's token, whatever the environment says."""
-
-    def processes(word):
-        """Return the run's processes that have `word` in their command."""
-        below = [one for one in run.children(recursive=True) if one.status() != "zombie"]
-        return [one for one in below if word in " ".join(one.cmdline())]
-
-    [first] = wait_for(lambda: processes("--job"))
+    first = next_try(run)
     first.parent().kill()
-    [second] = wait_for(lambda: [one for one in processes("--job") if one != first])
+    second = next_try(run, first)
     second.suspend()  # until all clients have tried
 
-    ports = [(one, port) for one in processes("") for port in one.net_connections("tcp")]
+    ports = [(one, port) for one in processes(run) for port in one.net_connections("tcp")]
     ports = [(one.name(), port.laddr) for one, port in ports if port.status == "LISTEN"]
     assert {address.ip for _, address in ports} <= LOOPBACK, ports
     [port] = {address.port for name, address in ports if name == "gcs_server"}
@@ -135,3 +141,16 @@ def test_only_its_run_reaches_ray_and_a_job_outlives_its_worker(run, tmp_path):
     assert "tiny-random-map: ok" in printed
     for name in NOTEBOOKS["01"].figures:
         assert (tmp_path / f"figures/smoke/{name}.csv").exists(), name
+
+
+@pytest.mark.real
+def test_a_job_whose_worker_always_dies_is_lost_until_a_second_run(run, tmp_path):
+    tries = []
+    for _ in range(1 + cluster.RETRIES):
+        tries.append(next_try(run, *tries))
+        tries[-1].parent().kill()
+    printed, _ = run.communicate()
+    assert run.returncode == 1
+    assert re.search(r"tiny-random-map: lost, .*: Its worker or node died, 3 times \(", printed)
+    done = replicate(tmp_path, "--profile", "smoke", "--only", "01")
+    assert done.returncode == 0, done.stdout + done.stderr
