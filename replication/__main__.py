@@ -136,8 +136,18 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    options, job = arguments(argv), None
+    options = arguments(argv)
     prepare(options)
+    try:
+        return checked_run(options, argv)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command resumes from here.", file=sys.stderr)
+        return 130
+
+
+def checked_run(options: argparse.Namespace, argv: list[str] | None) -> int:
+    """Check what is asked, then do it; return the exit status."""
+    job = None
     values = {name: getattr(options, name) for name in PARAMETERS}
     try:
         profile, numbers = profiles.get(options.profile, *values.values()), chosen(options)
@@ -185,9 +195,6 @@ def main(argv: list[str] | None = None) -> int:
     except executors.MachineFailed as error:
         print(error, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the same command resumes from here.", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":
