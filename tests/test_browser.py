@@ -193,6 +193,12 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     shown(by_letter, mmlu, as_given)
     whole = recorded("letter_biases", "mmlu_other", "none", 0)
     shown(page.locator("#whole"), whole, letters_of(whole, 0))
+    scores = [share_right(of, letters_of(of, share)) for of in (mmlu, whole) for share in (0, 1)]
+    expect(page.locator("#summary")).to_have_text(
+        "As given, the cut model scores {:.2f}; without its habit, {:.2f}. The whole model scores "
+        "{:.2f}; without its own habit, {:.2f}. Guessing scores 0.25.".format(*scores)
+    )
+    expect(page.locator("#content")).to_be_hidden()  # not asked by content
     green = page.locator("#grid button.right")
     assert green.count() == (as_given == np.array(mmlu["answers"])).sum()
 
@@ -200,6 +206,7 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     page.keyboard.press("End")
     said = letters_of(mmlu, 1)
     shown(by_letter, mmlu, said)
+    shown(page.locator("#whole"), whole, letters_of(whole, 1))
     assert share_right(mmlu, said) > share_right(mmlu, as_given) + 0.15
     right, was = (of == np.array(mmlu["answers"]) for of in (said, as_given))
     change = f"{(right & ~was).sum()} wrong ones become right and {(was & ~right).sum()} right"

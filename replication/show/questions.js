@@ -5,8 +5,8 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const FORM = document.querySelector("form"), GRID = document.getElementById("grid");
 const LETTERS = ["A", "B", "C", "D"];
-const WORDS = { none: "whole model", "early exit": "early exit (the last layers)", similarity: "similarity (the most alike layers)",
-  simple: "simple (the deepest but the last)" };
+const WORDS = { none: "whole model", "early exit": "early exit: the last layers", similarity: "similarity: change the state least",
+  simple: "simple: the deepest but the last" };
 let chosen = 0;  // the number of the question that is shown
 
 const field = name => FORM.elements[name];
@@ -54,16 +54,24 @@ function drawLetters(place, rows) {
     + `<span><i style="width: ${100 * count / rows.length}%"></i></span><span>${count}</span></div>`).join("");
 }
 
+// What removing the whole habit does, before any slider is moved
+function drawSummary() {
+  const scores = of => [0, 1].map(share => accuracy(without(of, share))[0].toFixed(2)), [given, removed] = scores(cut());
+  const [wholeGiven, wholeRemoved] = scores(whole());
+  document.getElementById("summary").textContent = `As given, the cut model scores ${given}; without its habit, ${removed}. `
+    + `The whole model scores ${wholeGiven}; without its own habit, ${wholeRemoved}. Guessing scores 0.25.`;
+}
+
 function drawContent(place) {
   const rows = cut().content;
+  place.hidden = !rows;
   place.querySelector(".score").textContent = "";
   place.querySelector(".commonest").textContent = "";
   if (rows) {
     scoreOf(place, rows);
     const before = whole().content && accuracy(whole().content)[0];
     if (before) place.querySelector(".commonest").textContent = `The whole model: ${before.toFixed(2)}.`;
-  } else place.querySelector(".commonest").textContent = "These questions were not asked by content after this cut."
-    + (DATA.sets.some(set => set.cuts.some(cut => cut.content)) ? " Choose other questions above, which were." : "");
+  }
 }
 
 function drawGrid(rows) {
@@ -93,7 +101,7 @@ function drawQuestion(rows) {
   document.getElementById("question").innerHTML = `<p class="soft">Question ${chosen + 1} of ${set.answers.length}`
     + `${question?.group ? `, ${escaped(question.group)}` : ""}. Numbers are log-likelihoods in nats; ◀ is the answer.</p>`
     + `<p class="text">${question ? escaped(question.text) : escaped(set.source)}</p><table><tr><th></th><th>option</th>`
-    + (strength() ? '<th class="number wide">as given</th><th class="number">minus the means</th>' : '<th class="number">by letter</th>')
+    + (strength() ? '<th class="number wide">as given</th><th class="number">habit removed</th>' : '<th class="number">by letter</th>')
     + `${content ? '<th class="number">by content</th>' : ""}</tr>${lines.join("")}</table>`;
 }
 
@@ -104,7 +112,7 @@ function drawChange(rows) {
   const back = count((was, is) => !was && is), gone = count((was, is) => was && !is);
   document.getElementById("change").textContent = strength()
     ? `Against the answers as given, ${back} wrong ones become right and ${gone} right ones wrong.`
-    : "Nothing is subtracted: these are the letters as given.";
+    : "No habit is removed: these are the letters as given.";
 }
 
 function layers() {
@@ -117,9 +125,10 @@ function draw() {
   const rows = without(cut(), strength());
   chosen = Math.min(chosen, rows.length - 1);
   field("shownSize").value = layers();
-  field("shownStrength").value = strength().toFixed(2);
+  field("shownStrength").value = `${Math.round(100 * strength())} %`;
   drawLetters(document.getElementById("letters"), rows);
-  drawLetters(document.getElementById("whole"), whole().letters);
+  drawLetters(document.getElementById("whole"), without(whole(), strength()));
+  drawSummary();
   drawContent(document.getElementById("content"));
   drawChange(rows);
   drawGrid(rows);
