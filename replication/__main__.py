@@ -138,11 +138,7 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     prepare(options)
-    try:
-        return checked_run(options, argv)
-    except KeyboardInterrupt:
-        print("Interrupted; the same command resumes from here.", file=sys.stderr)
-        return 130
+    return execution.resumable(lambda: checked_run(options, argv))
 
 
 def checked_run(options: argparse.Namespace, argv: list[str] | None) -> int:

@@ -22,6 +22,7 @@ from lib import storage
 from lib.models import machine
 from replication import paths, profiles, tables
 from replication.measure import cache
+from replication.run import execution
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 from scripts import kept
 
@@ -111,13 +112,10 @@ def main(argv: list[str] | None = None) -> int:
     name = parser.parse_args(argv).profile
     try:
         profiles.get(name)
-        code = record(name)
+        code = execution.resumable(lambda: record(name))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Interrupted; the same command resumes from here.", file=sys.stderr)
-        return 130
     files = [f for f in (paths.RECORDED / name).rglob("*") if f.is_file()]
     size = sum(f.stat().st_size for f in files) / 1e6
     print(f"{paths.RECORDED / name}: {len(files)} files, {size:.1f} MB")

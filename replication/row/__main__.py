@@ -17,7 +17,7 @@ from replication.analysis import curves
 from replication.measure import request
 from replication.profiles import Profile
 from replication.row import build, check, experiments
-from replication.run import batch, stored
+from replication.run import batch, execution, stored
 from replication.run.notebooks import TASK_LABELS
 from replication.tables import FEWEST, NotMeasured
 
@@ -40,6 +40,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
+    return execution.resumable(lambda: checked_row(options))
+
+
+def checked_row(options: argparse.Namespace) -> int:
+    """Check what is asked, then plan or measure the row; return the exit status."""
     try:
         if options.limit is not None and options.limit < FEWEST:
             raise ValueError(f"LIMIT must be at least {FEWEST}: a row has no fewer questions.")
@@ -57,9 +62,6 @@ def main(argv: list[str] | None = None) -> int:
     except ERRORS as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Interrupted; the same command resumes from here.", file=sys.stderr)
-        return 130
 
 
 def measured(profile: Profile) -> dict:

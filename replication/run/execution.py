@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -189,6 +189,15 @@ def _run_job(launch: Launch) -> Outcome:
         return Outcome(**json.loads(last))
     except (ValueError, TypeError):  # it ended before it could say
         return Outcome("failed", f"{launch.job} failed: {last}")
+
+
+def resumable(command: Callable[[], int]) -> int:
+    """Return a command's exit status; of one that is interrupted 130, after a sentence."""
+    try:
+        return command()
+    except KeyboardInterrupt:
+        print("Interrupted; the same command resumes from here.", file=sys.stderr)
+        return 130
 
 
 def end_with_runner() -> None:
