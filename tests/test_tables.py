@@ -46,7 +46,7 @@ def test_cells_that_run_the_model_show_what_the_table_has(smoke_run, run):
     copy = nbformat.read(smoke_run / "papermill_runs/smoke/02_pruning_curves.ipynb", 4)
     by_hand, swept = (c.outputs for c in copy.cells if c.source.startswith(notebook.LIVE))
     nats = re.findall(r"(\S+) nats", "".join(output.get("text", "") for output in by_hand))
-    few = re.findall(r"^\d +(\d+) +8 +(\S+)", swept[-1].data["text/plain"], re.MULTILINE)
+    few = re.findall(r"^\d +tiny-random +(\d+) +8 +(\S+)", swept[-1].data["text/plain"], re.M)
     table = pd.read_parquet(run / "unhealed.parquet")
     rows = table[(table.task == "arc_easy") & (table.strategy != "simple")].set_index("block_size")
     number = int(rows.examples[0].argmax())
