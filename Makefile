@@ -26,7 +26,7 @@
 # Of the installation, when .venv is made:
 #   PYTHON=python3      the one that .venv is made with
 #   CONSTRAINTS=file    constraints.txt installs the exact versions of the recorded run
-#   WHEELS=wheels       from that folder alone, which `pip download -d wheels '.[dev]' 'setuptools>=77'` fills where there is a network
+#   WHEELS=wheels       from that folder alone, which `pip download -d wheels '.[dev]' hatchling editables` fills where there is a network
 #   TORCH=cpu           PyTorch's build: cpu (.venv: 2.2 GB), cu126 or another CUDA's, auto (of your driver), or pip (what
 #                       pip takes, on Linux with CUDA: 6.7 GB). Default: cpu on a Linux machine without an NVIDIA driver,
 #                       where nothing is said of sources and cards (PROFILE=a100, paper); else pip
@@ -50,7 +50,7 @@ OF_RUN := --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),
 RUN := $(BIN)/python -m replication $(OF_RUN) $(if $(ONLY),--only $(ONLY)) $(if $(LIMIT),--limit $(LIMIT)) \
 	$(if $(STEPS),--steps $(STEPS)) $(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL STEPS LR RANK BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT
-PRUNE := $(BIN)/python -m $(if $(PLAN),replication.plan $(if $(CARD),--card $(CARD)),lib.prune) "$(MODEL)" "$(OUT)" \
+PRUNE := $(BIN)/python -m lib $(if $(PLAN),plan $(if $(CARD),--card $(CARD)),prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md REPORT.md data figures lib replication# what notebooks link to
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check .

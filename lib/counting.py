@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from lib.gpu import norms
-from lib.healing import attention, lora
-from lib.healing.recipe import Recipe
-from lib.models import layers, sizes
+from .gpu import norms
+from .healing import attention, lora
+from .healing.recipe import Recipe
+from .models import layers, sizes
 
 TOKENS = 512  # of the document: about as many as one of C4 has
 RECIPE = Recipe(steps=1, max_tokens=TOKENS, learning_rate=0, rank=1, warmup_steps=0)

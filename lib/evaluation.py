@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lib.data.encoding import Row
-from lib.data.scoring import accuracy_with_ties, loglikelihoods
-from lib.tasks import TASK_SPECS, TaskSpec, question_set, register
+from .data.encoding import Row
+from .data.scoring import accuracy_with_ties, loglikelihoods
+from .tasks import TASK_SPECS, TaskSpec, question_set, register
 
 __all__ = ["TASK_SPECS", "TaskSpec", "Task", "question_set", "register", "task"]  # and others
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose

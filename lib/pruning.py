@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 import transformers
 
-from lib import storage
-from lib.blocks import UNPRUNED, Block, similarity_block, simple_block
-from lib.models import files
-from lib.models.decoder import decoder_layers
-from lib.models.layers import only_layers
+from . import storage
+from .blocks import UNPRUNED, Block, similarity_block, simple_block
+from .models import files
+from .models.decoder import decoder_layers
+from .models.layers import only_layers
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
 

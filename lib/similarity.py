@@ -8,9 +8,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from lib.blocks import BlockDistances
-from lib.data import chats
-from lib.models.decoder import residual_stream, run_decoder
+from .blocks import BlockDistances
+from .data import chats
+from .models.decoder import residual_stream, run_decoder
 
 FOLDS = 16
 

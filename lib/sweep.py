@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer
 
-from lib import evaluation
-from lib.blocks import UNPRUNED, Block
-from lib.data.encoding import WRITTEN_TOGETHER, Row
-from lib.evaluation import Task
-from lib.models.decoder import (
+from . import evaluation
+from .blocks import UNPRUNED, Block
+from .data.encoding import WRITTEN_TOGETHER, Row
+from .evaluation import Task
+from .models.decoder import (
     check_tokens,
     decoder_config,
     decoder_layers,
@@ -33,9 +33,9 @@ from lib.models.decoder import (
     residual_stream,
     run_decoder,
 )
-from lib.models.layers import run_after_block
-from lib.models.reading import Batch, greedy_texts, prefix_batches
-from lib.pruning import dropped
+from .models.layers import run_after_block
+from .models.reading import Batch, greedy_texts, prefix_batches
+from .pruning import dropped
 
 HEAD_POSITIONS = 128  # logits of this many positions are held at once, on a CPU
 GPU_HEAD_POSITIONS = 2048  # and on a GPU, where starting a product takes longer than computing it

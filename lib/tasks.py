@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
-from lib.data import encoding, prompts, scoring, sets
-from lib.data.encoding import Row
+from .data import encoding, prompts, scoring, sets
+from .data.encoding import Row
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import traceback
 from importlib.util import find_spec
 from itertools import chain
 
+from lib.cards import known_cards
 from lib.data import sets, wheels
 from lib.data.chats import Chat
 from lib.models import machine, registry
@@ -49,7 +50,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--job", metavar="NAME", help="run this job only, beside whatever else runs")
     add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
     add("--fetch", action="store_true", help="download and check all that it needs; run none")
-    add("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
+    add("--card", help=f"to plan for: {', '.join(known_cards())}; default: at hand")
     return parser.parse_args(argv)
 
 

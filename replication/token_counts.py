@@ -1,61 +1,29 @@
 """What a model reads of a task or of texts, in tokens: as stored, else counted.
 
-data/token_counts.json has the data sets of the record, by SmolLM2's tokenizer, so that their plan
-needs neither a tokenizer nor the data. A task that it does not have is counted when it is planned:
-by the same tokenizer if that is on this machine, else by its words and signs.
+A task that lib/token_counts.json does not have is counted when it is planned: by the same tokenizer
+if that is on this machine, else by its words and signs.
 """
 
-import json
 import math
 import re
 from functools import cache
-from statistics import fmean
 from types import SimpleNamespace
-from typing import NamedTuple
 
+from lib.cards import TOKENS, Counts, Reading, questions_read, stored_counts, texts_read
 from lib.data import sets, wheels
 from lib.evaluation import TASK_SPECS, Task
-from replication import paths
 from replication.measure.request import load_task
 
-TOKENS = json.loads((paths.DATA / "token_counts.json").read_text(encoding="utf-8"))
 MOST = 200  # questions (of a subject) whose tokens are counted
 BATCH_TOKENS = 2048  # that a sweep reads at once
 WORD = re.compile(r"\s*\w+|\s*\S|\s")
 
 
-class Reading(NamedTuple):
-    """What a model reads, in tokens."""
-
-    tokens: float
-    scored: float  # of which lm_head runs
-    prefix: float = 0  # of shared prefixes before a batch, for each token of it
-
-
-class Counts(NamedTuple):
-    """The tokens of a task's questions; `about` in token_counts.json says of each what it is."""
-
-    questions: float
-    prefix: float
-    own: float
-    scored: float
-    repeated: float
-
-
 def reading(params: dict) -> Reading:
     """Return what is read of texts or of a task, as the parameters of a result's key say."""
     if "sequences" in params:
-        tokens = params["sequences"] * fmean(lengths(params["max_tokens"]))
-        return Reading(tokens, tokens)
-    counts, subjects = _counts(params)[0], params.get("subjects", 1)
-    questions = subjects * min(params["questions"], counts.questions)
-    tokens = questions * counts.own + subjects * counts.prefix
-    return Reading(tokens, questions * counts.scored, counts.repeated)
-
-
-def lengths(max_tokens: int, packed: bool = False) -> list[int]:
-    """Return the tokens of C4 documents, truncated, or joined and cut into full sequences."""
-    return [max_tokens if packed else min(length, max_tokens) for length in TOKENS["c4"]]
+        return texts_read(params["sequences"], params["max_tokens"])
+    return questions_read(_counts(params)[0], params["questions"], params.get("subjects", 1))
 
 
 def note(params: dict) -> str:
@@ -65,11 +33,9 @@ def note(params: dict) -> str:
 
 def _counts(params: dict) -> tuple[Counts, str]:
     """Return the tokens of a task, and how they were counted if they are not stored."""
-    task, shots = params["task"], str(params.get("shots", 0))
-    alike = [name for name in TOKENS if f"{task}_".startswith(f"{name}_")]
-    stored = TOKENS[max(alike, key=len)] if alike else {}
-    if shots in stored:
-        return Counts(**stored[shots]), ""
+    task = params["task"]
+    if stored := stored_counts(task, params.get("shots", 0)):
+        return stored, ""
     few = {name: params[name] for name in TASK_SPECS[task].counts if name in params}
     few["questions"] = min(few["questions"], MOST)
     return _counted(task, params["data"], tuple(few.items()))
@@ -89,7 +55,7 @@ def _counted(task: str, data: str, few: tuple[tuple[str, int], ...]) -> tuple[Co
         sentence = (
             f"Tokens of {task}: taken to be those of ARC-Easy, for there is no question: {why}"
         )
-        return Counts(**TOKENS["arc_easy"]["0"]), sentence
+        return stored_counts("arc_easy", 0), sentence
     counts = count(questions, tokenizer or _Words())
     if counts.questions >= dict(few)["questions"]:  # there may be more
         counts = counts._replace(questions=math.inf)

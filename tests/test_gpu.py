@@ -6,23 +6,24 @@ import pytest
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu.bench import Bench, Measured
+from lib import cards
 from lib.models import machine
-from replication import plan, profiles
+from replication import profiles
 
 
 def test_a_card_reaches_the_share_that_was_measured(tmp_path, monkeypatch):
     """Of all forward passes together, and of all steps of healing; other rows stay."""
-    before = plan.cards()
+    before = cards.known_cards()
     card = before["a100-80"]
     bench = Bench("any", {}, profiles.get("paper"), card, False)
     for kind, flops, share in [("scores", 6e15, 0.5), ("scores", 2e15, 0.5), ("healing", 6e15, 2)]:
-        work = plan.Work(kind, flops, moved=1e12, weights=1e12, memory=0)
+        work = cards.Work(kind, flops, moved=1e12, weights=1e12, memory=0)
         measured = Measured(card.seconds(work) / share)
         bench.planned(kind, measured, work)
     file = tmp_path / "cards.csv"
     gpu.keep(gpu.measured_card(bench), file)
-    monkeypatch.setattr(plan, "CARDS", file)
-    after = plan.cards()
+    monkeypatch.setattr(cards, "CARDS", file)
+    after = cards.known_cards()
     changed = after["a100-80"]
     assert changed.source.startswith("measured by `make gpu`")
     expected = card._replace(forward=0.5, training=2, source=changed.source)
@@ -50,7 +51,7 @@ NAMES = {
 
 
 def test_nvidia_smis_name_of_a_card_leads_to_its_row():
-    assert {name: plan.get_card(name).name for name in NAMES} == NAMES
+    assert {name: cards.get_card(name).name for name in NAMES} == NAMES
     parts = [f"{name} MIG 3g.40gb" for name in NAMES]
     for other in (
         "NVIDIA GH200 480GB",
@@ -59,7 +60,7 @@ def test_nvidia_smis_name_of_a_card_leads_to_its_row():
         "NVIDIA GeForce RTX 4090 Laptop GPU",
     ):
         with pytest.raises(ValueError, match="Unknown card"):
-            plan.get_card(other)
+            cards.get_card(other)
 
 
 LISTED = """\

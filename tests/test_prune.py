@@ -18,7 +18,7 @@ from test_healing import Killed, killed_at
 from test_repair import by_hand, z_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from lib import storage
+from lib import cards, storage
 from lib.blocks import Block, similarity_block
 from lib.data import sets, wheels
 from lib.evaluation import Task
@@ -29,7 +29,6 @@ from lib.prune.options import MAX_TOKENS
 from lib.pruning import dropped
 from lib.similarity import block_distances, calibration_batches
 from lib.sweep import sweep
-from replication import plan
 
 pytestmark = pytest.mark.usefixtures("computes_in_fp32", "asks_of_every_cut")
 
@@ -254,7 +253,7 @@ def test_a_plan_comes_before_anything_is_loaded(monkeypatch, capsys):
     assert [int(line[0]) for line in lines] == list(range(32, 0, -1))
     gigabytes, speed = ([float(line[place]) for line in lines] for place in (2, 4))
     # a token reads all weights but the embeddings: 7.1 billion numbers of 2 bytes
-    assert 0.8 * speed[0] < plan.get_card("t4").weights * 1e12 / 14.2e9 < 1.2 * speed[0]
+    assert 0.8 * speed[0] < cards.get_card("t4").weights * 1e12 / 14.2e9 < 1.2 * speed[0]
     assert gigabytes[0] == pytest.approx(14.48, abs=0.01)
     assert speed == sorted(speed)
 

@@ -10,14 +10,13 @@ import torch
 from conftest import LAYERS, letters, logits, stored, tiny
 from test_repair import by_hand, z_of
 
-from lib import evaluation
+from lib import cards, evaluation
 from lib.blocks import UNPRUNED, Block, BlockDistances
 from lib.data import sets
 from lib.healing import Recipe, linear
 from lib.healing.training import Healed
-from lib.prune import Options, options, prune, steps
+from lib.prune import Options, options, plan, prune, steps
 from lib.pruning import dropped
-from replication import plan
 
 C4 = "wheels"
 QUESTIONS = [name for name in options.TASKS if name != "c4"]
@@ -82,15 +81,15 @@ def test_the_rate_is_that_of_the_whole_models_size(small, base, tmp_path, healin
     call = Options(small, layers=LAYERS - 1, heal=1, limit=2, tasks="c4")
     prune(call, tmp_path / "smaller")
     planned = []
-    healing = plan.ModelOnCard.healing
+    healing = cards.ModelOnCard.healing
     monkeypatch.setattr(
-        plan.ModelOnCard,
+        cards.ModelOnCard,
         "healing",
         lambda model, left, recipe, *at_once: (
             planned.append(recipe) or healing(model, left, recipe, *at_once)
         ),
     )
-    plan.prune_table(call, plan.get_card("cpu"))
+    plan.prune_table(call, cards.get_card("cpu"))
     assert healings[0][0].learning_rate == 3e-4
     assert planned == [healings[0][0]]
 
@@ -195,15 +194,15 @@ def test_cuts_are_asked_what_the_whole_model_can_answer(floor, cuts, base, tmp_p
 
 
 def test_a_plan_counts_what_each_choice_and_score_reads(monkeypatch):
-    runs, forward = {}, plan.ModelOnCard.forward
+    runs, forward = {}, cards.ModelOnCard.forward
 
     def note(model, kind, read, layers, batch):
         runs[kind] = list(layers)
         return forward(model, kind, read, layers, batch)
 
-    monkeypatch.setattr(plan.ModelOnCard, "forward", note)
+    monkeypatch.setattr(cards.ModelOnCard, "forward", note)
     for by, layers in {"similarity": [32], "loss": [32, *range(25)]}.items():
-        plan.prune_table(Options("mistral-7b", layers=8, by=by), plan.get_card("t4"))
+        plan.prune_table(Options("mistral-7b", layers=8, by=by), cards.get_card("t4"))
         assert runs["choosing"] == layers
         assert runs["scoring c4"] == [32, 24, 24, 24]
         assert runs["scoring mmlu"] == [32, 32, 24, 24, 24]  # the whole model first

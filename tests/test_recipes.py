@@ -94,7 +94,7 @@ def copy(tmp_path_factory) -> Path:
     for folder in ("lib", "replication", "notebooks", "tests", "scripts", "exercises"):
         shutil.copytree(paths.ROOT / folder, root / folder, ignore=ignored)
     (root / "data").mkdir()
-    for name in ("assets", "checkpoints", "recorded", "token_counts.json", "published.json"):
+    for name in ("assets", "checkpoints", "recorded", "published.json"):
         (root / "data" / name).symlink_to(paths.ROOT / "data" / name)
     usual, of_question = (
         [code for file, _, code in steps(page) if file.endswith(".ipynb")][0]

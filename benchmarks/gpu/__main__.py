@@ -18,12 +18,12 @@ import benchmarks.gpu
 from benchmarks.gpu import random_model
 from benchmarks.gpu.bench import HEADER, UNKNOWN, Bench, Row
 from benchmarks.gpu.sections import SECTIONS, SEVEN_B, TINY
-from lib import storage
+from lib import cards, storage
+from lib.cards import Card
 from lib.data import sets
 from lib.gpu.memory import RUNTIME_BYTES
 from lib.models import loading
-from replication import paths, plan, profiles
-from replication.plan import Card
+from replication import paths, profiles
 
 DISK = 17e9  # bytes: the model's 14.5 GB, adapters and checkpoints
 BUDGET = 560  # seconds
@@ -73,11 +73,11 @@ def bench(work: Path, tiny: bool) -> Bench:
         batch_tokens=longest,
     )
     try:
-        card = plan.get_card()
+        card = cards.get_card()
     except ValueError:  # a GPU whose rates are not known
         name = torch.cuda.get_device_name()
         memory = (torch.cuda.get_device_properties(0).total_memory - RUNTIME_BYTES) / 1e9
-        card = plan.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
+        card = cards.get_card(UNKNOWN)._replace(name=_short(name), gpu=name, memory=memory)
     return Bench(profile.models[0], sizes, profile, card, tiny)
 
 
@@ -128,9 +128,9 @@ def measured_card(bench: Bench) -> Card | None:
     return bench.card._replace(forward=shares[0], training=shares[1], source=source)
 
 
-def keep(card: Card, file: Path = plan.CARDS) -> None:
+def keep(card: Card, file: Path = cards.CARDS) -> None:
     """Write the card's row of cards.csv: over the one of its name, or as a new one."""
-    rows = pd.DataFrame((plan.cards() | {card.name: card}).values())
+    rows = pd.DataFrame((cards.known_cards() | {card.name: card}).values())
     rows.to_csv(file, index=False, float_format="%.4g")
 
 
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Written to {file.relative_to(paths.ROOT)}.")
         if card:
             keep(card)
-            print(f"The plan now counts with these shares for {card.name}: replication/cards.csv.")
+            print(f"The plan now counts with these shares for {card.name}: lib/cards.csv.")
     print(f"Failed: {', '.join(failed)}." if failed else "Nothing failed.")
     return 1 if failed else 0
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from lib import cards
 from lib.blocks import UNPRUNED, Block
+from lib.cards import Card, Work
 from lib.models import loading
 from replication import plan, profiles
-from replication.plan import Card, Work
 
 UNKNOWN = "a100-40"  # a GPU without a row in cards.csv is planned at the rates of this card
 
@@ -88,9 +89,9 @@ class Bench:
         return self.sizes["num_hidden_layers"]
 
     @property
-    def loaded(self) -> plan.ModelOnCard:
+    def loaded(self) -> cards.ModelOnCard:
         """The model in NF4, as the plan has it."""
-        return plan.ModelOnCard(plan.layer_costs(self.name), "nf4", self.card)
+        return cards.ModelOnCard(plan.layer_costs(self.name), "nf4", self.card)
 
     @property
     def block(self) -> Block:

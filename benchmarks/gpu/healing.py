@@ -8,10 +8,11 @@ from pathlib import Path
 from unittest import mock
 
 from benchmarks.gpu.bench import Bench, Measured, counter, held, wait
+from lib import cards
 from lib.gpu import memory
 from lib.healing import training
 from lib.models import loading
-from replication import plan, profiles
+from replication import profiles
 
 STEPS = 3  # the first warms up, the last is not timed: no step begins after it
 SLOW = 45  # seconds of them; a card that needs more has FEW sequences a step, not 16
@@ -31,7 +32,7 @@ def packed(bench: Bench) -> None:
     loading.release()
     options = bench.profile.load_kwargs | {"block": bench.block, "packed": True}
     loaded = loading.load(bench.name, **options)
-    with mock.patch.object(plan.ModelOnCard, "packed", True):
+    with mock.patch.object(cards.ModelOnCard, "packed", True):
         for recomputes in (False, True):
             _step(bench, "packed" + ", recomputed" * recomputes, loaded, 8, recomputes)
 

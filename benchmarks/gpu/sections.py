@@ -12,14 +12,14 @@ from bitsandbytes.nn import Linear4bit
 
 from benchmarks.gpu import healing, random_model
 from benchmarks.gpu.bench import Bench, Measured, Row, clock
-from lib import similarity
+from lib import cards, similarity
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task
 from lib.models import loading
 from lib.models.reading import prefix_batches
 from lib.paths import ASSETS
 from lib.sweep import sweep
-from replication import paths, plan
+from replication import paths
 from replication.measure import latency
 
 SEVEN_B = {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
@@ -74,7 +74,7 @@ def distances(bench: Bench) -> None:
     similarity.block_distances(model, batches[:2])
     with clock() as took:
         similarity.block_distances(model, batches)
-    read = plan.Reading(len(texts) * longest, 0)
+    read = cards.Reading(len(texts) * longest, 0)
     runs = [bench.num_layers]
     work = bench.loaded.forward("similarity", read, runs, profile.batch_tokens)
     row = work.memory - bench.loaded.weights(bench.num_layers)
@@ -101,13 +101,13 @@ def sweeps(bench: Bench) -> None:
         bench.planned(f"sweep {task.name}", took, work, memory=row, note=f"{len(blocks)} blocks")
 
 
-def _reading(task: Task, tokenizer, batch_tokens: int) -> plan.Reading:
+def _reading(task: Task, tokenizer, batch_tokens: int) -> cards.Reading:
     """Return what a version reads of a task."""
     rows = [row for example in task.rows(tokenizer) for row in example]
     read = list(prefix_batches(rows, batch_tokens))
     prefixes = sum(bundle.prefix.numel() for bundle in read if bundle.prefix is not None)
     tokens = prefixes + sum(own.ids.numel() for bundle in read for own in bundle.batches)
-    return plan.Reading(tokens, sum(len(row.target_ids) for row in rows))
+    return cards.Reading(tokens, sum(len(row.target_ids) for row in rows))
 
 
 # What runs, and the seconds that each may take.

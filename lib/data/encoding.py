@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.data import chats
+from . import chats
 
 MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
 WRITTEN_TOGETHER = 32  # answers to GSM8K at once, at most, where memory allows

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from lib.data import sets
+from . import sets
 
 VERSION = 2  # bumped by hand when a prompt changes
 MOST_SHOTS = 5

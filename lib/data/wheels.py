@@ -19,8 +19,8 @@ import huggingface_hub
 from filelock import FileLock
 from huggingface_hub.errors import HfHubHTTPError
 
-from lib import paths, storage
-from lib.storage import digest
+from .. import paths, storage
+from ..storage import digest
 
 TABLE = Path(__file__).with_name("assets.csv")  # one row a part of an asset, in order
 

@@ -13,7 +13,7 @@ from math import ceil
 
 import torch
 
-from lib.models.decoder import decoder_layers, get_decoder
+from ..models.decoder import decoder_layers, get_decoder
 
 MICRO_BATCH = 8  # sequences at a time, at most: of 16 more is recomputed, 4 % more hours
 ADAPTER_BYTES = 16  # of an adapter's number: itself, its gradient, AdamW's two moments, in fp32

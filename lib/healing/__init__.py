@@ -3,7 +3,7 @@
 Its names are imported at first use: reading a `Recipe` loads no torch.
 """
 
-from lib.lazy import lazy
+from ..lazy import lazy
 
 __getattr__ = lazy(
     __name__,

@@ -18,7 +18,7 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from lib.healing import packing
+from . import packing
 
 NAME = "documents"  # of the attention, among those of transformers
 LAYER_TYPES = {"full_attention", "sliding_attention"}  # that read no other document

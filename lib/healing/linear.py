@@ -20,10 +20,10 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from lib.blocks import Block
-from lib.healing import lora
-from lib.models.decoder import residual_stream, run_decoder
-from lib.models.layers import only_layers
+from ..blocks import Block
+from ..models.decoder import residual_stream, run_decoder
+from ..models.layers import only_layers
+from . import lora
 
 RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
 HELD_OUT = 4  # every fourth calibration text only chooses the ridge

@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from lib import storage
-from lib.models.decoder import decoder_config, decoder_layers
-from lib.models.layers import NUMBERS
+from .. import storage
+from ..models.decoder import decoder_config, decoder_layers
+from ..models.layers import NUMBERS
 
 # peft 0.21 asks transformers for an attribute that has a new name
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

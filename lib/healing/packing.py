@@ -8,8 +8,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorWithFlattening
 
-from lib.data import chats, sets
-from lib.data.chats import Chat
+from ..data import chats, sets
+from ..data.chats import Chat
 
 TOKENIZED_AT_ONCE = 64  # documents
 _flattened = DataCollatorWithFlattening()

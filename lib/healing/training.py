@@ -29,12 +29,12 @@ from transformers.trainer_callback import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from lib import storage
-from lib.healing import lora, packing
-from lib.healing.attention import attending_with, isolated_documents
-from lib.healing.recipe import Recipe
-from lib.models.decoder import check_tokens, decoder_layers
-from lib.models.machine import is_out_of_memory
+from .. import storage
+from ..models.decoder import check_tokens, decoder_layers
+from ..models.machine import is_out_of_memory
+from . import lora, packing
+from .attention import attending_with, isolated_documents
+from .recipe import Recipe
 
 MICRO_BATCH = 16  # sequences at a time, at most
 WATCHED = 4  # times on its way, and before it, the loss of held-out texts is measured
@@ -166,8 +166,8 @@ def _heal_within_memory(
 
 def _fit_to_gpu(model, recipe: Recipe, micro_batch: int):
     """Return the budget of a GPU for activations, and how many sequences it reads at a time."""
-    from lib import counting
-    from lib.gpu import memory
+    from .. import counting
+    from ..gpu import memory
 
     costs, free = counting.layer_costs(model.config), memory.free_memory(model.device)
     num_layers = len(decoder_layers(model))
@@ -252,7 +252,7 @@ def _train(
     """
     model, recomputing = wrapped.get_base_model(), nullcontext()
     if budget:
-        from lib.gpu import memory
+        from ..gpu import memory
 
         recomputing = memory.recomputing(model, budget)
     with recomputing, _deterministic():

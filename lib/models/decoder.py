@@ -9,7 +9,7 @@ from torch import nn
 from transformers import Cache
 from transformers.modeling_outputs import MoEModelOutputWithPastAndCrossAttentions
 
-from lib.models.registry import ModelError
+from .registry import ModelError
 
 
 def get_decoder(model) -> nn.Module:

@@ -21,10 +21,10 @@ from huggingface_hub import errors as hub_errors
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from lib import paths, storage
-from lib.data import wheels
-from lib.models import layers, qwen1, registry
-from lib.models.registry import MODELS, GatedError, ModelError, Source, resolve, unpacked
+from .. import paths, storage
+from ..data import wheels
+from . import layers, qwen1, registry
+from .registry import MODELS, GatedError, ModelError, Source, resolve, unpacked
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 CHECKPOINT_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]

@@ -18,15 +18,15 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
-from lib.blocks import Block
-from lib.models.decoder import (
+from ..blocks import Block
+from .decoder import (
     decoder_config,
     decoder_layers,
     get_decoder,
     layers_attribute,
     run_decoder,
 )
-from lib.models.registry import ModelError
+from .registry import ModelError
 
 NUMBERS = "layer_numbers"  # in a configuration: of the layers, in the model before any cut
 _THRESHOLDS = (  # in a configuration: layers from the first on

@@ -10,11 +10,11 @@ import transformers
 from accelerate.utils.memory import clear_device_cache
 from transformers import BitsAndBytesConfig, GenerationConfig
 
-from lib.blocks import UNPRUNED, Block
-from lib.models import files, layers, machine
-from lib.models.decoder import get_decoder
-from lib.models.files import Checkpoint, open_checkpoint
-from lib.models.registry import ModelError
+from ..blocks import UNPRUNED, Block
+from . import files, layers, machine
+from .decoder import get_decoder
+from .files import Checkpoint, open_checkpoint
+from .registry import ModelError
 
 
 def load(
@@ -57,7 +57,7 @@ def load(
         with _unpacked_by_blocks():
             model = model.dequantize(dtype)
     if model.device.type != "cpu":
-        from lib.gpu import norms
+        from ..gpu import norms
 
         norms.fuse_norms(model)
     if dtype == torch.float16:
@@ -133,7 +133,7 @@ def _unpacks(config, dtype: torch.dtype, device: str) -> bool:
     """
     if device == "cpu":
         return True
-    from lib.gpu import memory, nf4
+    from ..gpu import memory, nf4
 
     size = layers.meta_model(config).num_parameters() * dtype.itemsize
     return dtype != torch.float32 and not nf4.stays_packed(size, memory.gpu_memory(device))

@@ -11,7 +11,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from lib.models.registry import ModelError
+from .registry import ModelError
 
 NF4_BYTES = 0.516  # a weight in NF4 with double quantisation: 4 bits and its share of the scales
 BF16_UNITS = ("amx_bf16", "avx512_bf16")  # flags of a CPU

@@ -14,7 +14,7 @@ from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from lib.models.registry import ModelError
+from .registry import ModelError
 
 MODEL_TYPE = "qwen"
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]

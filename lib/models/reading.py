@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
-from lib.data.encoding import GSM8K_STOPS, Row
+from ..data.encoding import GSM8K_STOPS, Row
 
 PREFIX_STEP = 4  # shared prefixes are cut to a multiple of this, so that more of them batch
 

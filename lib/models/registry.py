@@ -14,8 +14,8 @@ from pathlib import Path
 
 import huggingface_hub.constants
 
-from lib import paths, storage
-from lib.data import wheels
+from .. import paths, storage
+from ..data import wheels
 
 # layers: L; hidden: D; vocab: V; gated: its licence must be accepted on the hub
 TABLE = Path(__file__).with_name("models.csv")

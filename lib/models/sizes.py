@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from torch.nn import Parameter
 
-from lib.models import files, layers
-from lib.models.decoder import decoder_layers
+from . import files, layers
+from .decoder import decoder_layers
 
 
 class Parameters(NamedTuple):

@@ -1,4 +1,4 @@
-"""The command: `python -m lib.prune MODEL FOLDER --layers 6`."""
+"""The command: `deeper-layers prune MODEL FOLDER --layers 6`."""
 
 import argparse
 import sys
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from lib.prune.options import Options
+from .options import Options
 
 USAGE = """make prune MODEL=smollm2-135m LAYERS=6 REPAIR=map OUT=smaller
-       python -m lib.prune smollm2-135m smaller --layers 6 --repair map
+       deeper-layers prune smollm2-135m smaller --layers 6 --repair map
 
 This chooses the 6 layers of SmolLM2-135M that change their input least, drops them, folds a linear
 map into the layer before, and writes an ordinary checkpoint into the folder `smaller`, in a few
@@ -44,11 +44,14 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}.")
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Return the parser of a command: its arguments are `out` and the fields of `Options`."""
+def arguments(writes: bool = True) -> argparse.ArgumentParser:
+    """Return the parser of a command: its arguments are `out` and the fields of `Options`.
+
+    writes: `out` must be given.
+    """
     parser = Parser(usage=USAGE)
     parser.add_argument("model")
-    parser.add_argument("out")
+    parser.add_argument("out", nargs=None if writes else "?")
     for option in fields(Options)[1:]:
         parser.add_argument(f"--{option.name}", type=option.type, default=option.default)
     return parser
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = vars(arguments().parse_args(argv))
         out = given.pop("out")
         options = Options(**given)
-        from lib.prune import card, steps  # here, since they load torch
+        from . import card, steps  # here, since they load torch
 
         record = steps.prune(options, out)
     except (ValueError, OSError, RuntimeError, KeyboardInterrupt) as error:

@@ -14,11 +14,11 @@ from huggingface_hub import metadata_load
 from jinja2 import Environment, FileSystemLoader
 from transformers import AutoConfig
 
-from lib import paths, storage
-from lib.evaluation import weighted_mean
-from lib.models import files, registry
-from lib.models.files import Checkpoint
-from lib.prune.options import TASKS, Options
+from .. import paths, storage
+from ..evaluation import weighted_mean
+from ..models import files, registry
+from ..models.files import Checkpoint
+from .options import TASKS, Options
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
 PROCESSORS = "*processor_config.json"  # of images

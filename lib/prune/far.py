@@ -1,8 +1,8 @@
 """The loss far into long texts, where a cut may cost more than within the first tokens."""
 
-from lib.data import chats, encoding, sets
-from lib.evaluation import Task
-from lib.prune.options import MAX_TOKENS, Options
+from ..data import chats, encoding, sets
+from ..evaluation import Task
+from .options import MAX_TOKENS, Options
 
 LENGTHS = (1024, 4096)  # tokens of the texts
 TEXTS = 4  # that are read

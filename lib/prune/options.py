@@ -1,14 +1,14 @@
-"""What a call of `lib.prune` may be told."""
+"""What a call of `prune` may be told."""
 
 import hashlib
 import math
 from dataclasses import dataclass, replace
 
-from lib import evaluation
-from lib.data import sets
-from lib.data.chats import Chat
-from lib.evaluation import Task
-from lib.healing import Recipe
+from .. import evaluation
+from ..data import sets
+from ..data.chats import Chat
+from ..evaluation import Task
+from ..healing import Recipe
 
 TEXTS = 32  # of the train split, by which a block is chosen
 FITTED = 96  # of the texts to heal on, for the linear map
@@ -52,7 +52,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Options:
-    """What to drop, and what to do then; `python -m lib.prune --help` says more.
+    """What to drop, and what to do then; `deeper-layers prune --help` says more.
 
     Raises ValueError, in one sentence, for bad input.
     """

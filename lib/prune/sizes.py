@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib import storage
-from lib.blocks import UNPRUNED, Block
-from lib.models.decoder import decoder_layers
-from lib.models.latency import latencies
-from lib.prune import card, steps
-from lib.prune.options import Options
-from lib.pruning import dropped
+from .. import storage
+from ..blocks import UNPRUNED, Block
+from ..models.decoder import decoder_layers
+from ..models.latency import latencies
+from ..pruning import dropped
+from . import card, steps
+from .options import Options
 
 PROMPT, NEW_TOKENS, TURNS = 64, 16, 3  # of a latency: tokens, and the fastest of so many turns
 MAP_MEMORY = 4e9  # bytes of the sums from which maps are solved

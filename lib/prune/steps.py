@@ -12,18 +12,18 @@ import huggingface_hub.constants
 import numpy as np
 from filelock import FileLock, Timeout
 
-from lib import storage
-from lib.blocks import UNPRUNED, Block
-from lib.data import chats, sets
-from lib.evaluation import SIGNAL, Task
-from lib.healing import heal, linear, lora, packing
-from lib.models import files, layers, loading, registry
-from lib.models.decoder import decoder_config, decoder_layers
-from lib.prune import card, far
-from lib.prune.options import FITTED, JUDGING, MAX_TOKENS, TEXTS, WATCHED, Options
-from lib.pruning import dropped, save_pruned
-from lib.similarity import block_distances, calibration_batches
-from lib.sweep import baseline_scores, check_rows, sweep
+from .. import storage
+from ..blocks import UNPRUNED, Block
+from ..data import chats, sets
+from ..evaluation import SIGNAL, Task
+from ..healing import heal, linear, lora, packing
+from ..models import files, layers, loading, registry
+from ..models.decoder import decoder_config, decoder_layers
+from ..pruning import dropped, save_pruned
+from ..similarity import block_distances, calibration_batches
+from ..sweep import baseline_scores, check_rows, sweep
+from . import card, far
+from .options import FITTED, JUDGING, MAX_TOKENS, TEXTS, WATCHED, Options
 
 SPLITS = ("train", "validation")
 ADAPTERS = 10  # of this size on the disk: itself, and three checkpoints with two moments
@@ -103,7 +103,7 @@ def prune(options: Options, out: str | Path) -> dict:
     to the whole. With `nf4` all are packed. A healing that was killed goes on where it was.
     Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
     """
-    from lib.prune import sizes  # which is made of these steps
+    from . import sizes  # which is made of these steps
 
     out, called = Path(out).expanduser(), options
     check_out(options, out)
@@ -141,7 +141,7 @@ def table_of_sizes(
     options: Options, checkpoint, tasks: list[Task], folder: Path, revision: str
 ) -> tuple[list[dict], Path | None]:
     """Return the rows of the table of sizes and its folder; none where LAYERS says the size."""
-    from lib.prune import sizes
+    from . import sizes
 
     if options.layers:
         return [], None

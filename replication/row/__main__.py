@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import sys
 
+from lib import cards
 from lib.data import sets, wheels
 from lib.evaluation import SIGNAL
 from lib.models import machine, registry
@@ -34,7 +35,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", help=f"of the weights: {', '.join(machine.DTYPES)}")
     parser.add_argument("--limit", type=int, metavar="N", help="cut every count to N, to try it")
     parser.add_argument("--plan", action="store_true", help="print what it takes; measure nothing")
-    parser.add_argument("--card", help=f"to plan for: {', '.join(plan.cards())}; default: at hand")
+    parser.add_argument(
+        "--card", help=f"to plan for: {', '.join(cards.known_cards())}; default: at hand"
+    )
     return parser.parse_args(argv)
 
 
@@ -111,8 +114,8 @@ def sentence(name: str, score) -> str:
 def plan_of(profile: Profile, card_name: str | None) -> str:
     """Return the minutes and the memory of a row on a card, as text; if both tasks are answered by
     letter, which takes longest."""
-    (name,), card = profile.models, plan.get_card(card_name)
-    model = plan.ModelOnCard(plan.layer_costs(name), profile.quantization, card)
+    (name,), card = profile.models, cards.get_card(card_name)
+    model = cards.ModelOnCard(plan.layer_costs(name), profile.quantization, card)
     map_like = stored.AssumedStarts(registry.num_layers(name) or len(model.costs.parameters.layers))
     every = [experiments.first, experiments.whole]
     every += experiments.after_gate(experiments.BY_LETTER)
