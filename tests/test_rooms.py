@@ -30,6 +30,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
         "lib.cards",
     ),
     ("lib.prune",),
+    ("lib.__main__",),
     ("replication", "replication.paths"),
     ("replication.profiles", "replication.notebook"),
     ("replication.tables",),

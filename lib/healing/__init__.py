@@ -3,7 +3,13 @@
 Its names are imported at first use: reading a `Recipe` loads no torch.
 """
 
+from typing import TYPE_CHECKING
+
 from ..lazy import lazy
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+    from .training import Healed, heal
 
 __getattr__ = lazy(
     __name__,

@@ -3,7 +3,13 @@
 Its names are imported at first use: reading the table loads no torch.
 """
 
+from typing import TYPE_CHECKING
+
 from ..lazy import lazy
+
+if TYPE_CHECKING:
+    from .loading import load, load_cached
+    from .registry import MODELS, ModelError
 
 __getattr__ = lazy(
     __name__,
