@@ -35,7 +35,7 @@ class Block:
             )
         return [l for l in range(num_layers) if not self.start <= l < self.stop]
 
-    def across(self, state):
+    def input_after_cut(self, state):
         """Return what layer `stop` reads for x^(start), (B, T, D).
 
         A plain cut hands the state on; `healing.linear.Mapped` puts a linear map there. It is a

@@ -27,10 +27,10 @@ class Task:
 
     def rows(self, tokenizer) -> list[list[Row]]:
         """The rows of each example."""
-        return [self.kind.rows(example, tokenizer) for example in self.examples]
+        return [self.spec.rows(example, tokenizer) for example in self.examples]
 
     @property
-    def kind(self) -> TaskSpec:
+    def spec(self) -> TaskSpec:
         return TASK_SPECS[self.name]
 
     def scores(self, outputs: list[list]) -> tuple[np.ndarray, np.ndarray]:
@@ -38,9 +38,9 @@ class Task:
 
         The weights make the mean over examples the mean over MMLU's subjects, or C4's tokens.
         """
-        if self.kind.score:
+        if self.spec.score:
             pairs = zip(self.examples, outputs, strict=True)
-            scored = [self.kind.score(example, of_rows) for example, of_rows in pairs]
+            scored = [self.spec.score(example, of_rows) for example, of_rows in pairs]
             values, weights = np.array(scored, dtype=float).T
             return values, weights
         compared = self._compared(self.loglikelihoods(outputs))
@@ -48,7 +48,7 @@ class Task:
 
     def loglikelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
         """Of each question the log-likelihood of each choice (nats), where there are choices."""
-        if self.kind.score:
+        if self.spec.score:
             return None
         return [loglikelihoods(of_rows) for of_rows in outputs]
 
@@ -90,7 +90,7 @@ class Task:
         letter: always the choice at one place, the best. shortest: the choice of fewest
         characters, where the choices are texts of their own.
         """
-        if self.kind.score:
+        if self.spec.score:
             return {}
         num_places = max(len(example["choices"]) for example in self.examples)
         always = [
@@ -98,7 +98,7 @@ class Task:
             for place in range(num_places)
         ]
         scores = {"letter": max(always)}
-        if self.kind.completes:
+        if self.spec.completes:
             brevity = [
                 -np.array([len(choice) for choice in example["choices"]])
                 for example in self.examples
@@ -108,7 +108,7 @@ class Task:
 
     def without_question(self) -> "Task | None":
         """The task with its choices only, where they are texts: each after "Answer:"; else None."""
-        if self.kind.score or not self.kind.completes:
+        if self.spec.score or not self.spec.completes:
             return None
         examples = [
             {"prompt": "Answer:", "group": "all"}
@@ -119,7 +119,7 @@ class Task:
 
     def _compared(self, loglikelihoods: list[np.ndarray]) -> list[np.ndarray]:
         """The numbers compared between choices: log-likelihoods, or these per character."""
-        if not self.kind.per_character:
+        if not self.spec.per_character:
             return loglikelihoods
         per_character = []
         for values, example in zip(loglikelihoods, self.examples, strict=True):
@@ -148,18 +148,18 @@ class Task:
 
         Nothing where the model writes its answer; None in bits per byte.
         """
-        if self.kind.unit == "nats":
+        if self.spec.unit == "nats":
             return float(np.log(vocab_size))
-        if self.kind.generated:
+        if self.spec.generated:
             return 0.0
-        if self.kind.unit == "bits per byte":
+        if self.spec.unit == "bits per byte":
             return None
         return self._mean([1 / len(example["choices"]) for example in self.examples])
 
     @property
     def majority(self) -> float | None:
         """The score of always giving the commonest answer, where answers mean the same (BoolQ)."""
-        return self.baselines()["letter"] if self.kind.same_choices else None
+        return self.baselines()["letter"] if self.spec.same_choices else None
 
 
 def task(name: str, source: str = "wheels", **counts) -> Task:

@@ -84,13 +84,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(part, ignore_errors=True)  # what an interrupted call may have left
     try:
         yield part
-        share(part)
+        chmod_readable(part)
         os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def share(folder: Path) -> None:
+def chmod_readable(folder: Path) -> None:
     """Let whoever may read a folder read its files: safetensors writes them with mode 0600."""
     for file in filter(Path.is_file, folder.rglob("*")):
         file.chmod(folder.stat().st_mode & 0o666)

@@ -64,7 +64,7 @@ def sweep(
         rows = task.rows(tokenizer)
         flat = [row for of_example in rows for row in of_example]
         check_rows(model, flat, task.name)
-        if task.kind.generated:
+        if task.spec.generated:
             limit = task.examples[0]["new_tokens"]
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
         else:
@@ -179,7 +179,7 @@ def final_states(
     ):
         full = run_decoder(model, ids, cache)
     # taken before any cut runs: a map may read what this very pass has left behind
-    inputs = {block: block.across(states[block.start]) for block in cuts}
+    inputs = {block: block.input_after_cut(states[block.start]) for block in cuts}
     yield UNPRUNED, full
     for block in cuts:
         with run_after_block(model, block, inputs[block], widths[0]):

@@ -21,7 +21,7 @@ from lib.models.registry import ModelError
 from replication import paths, plan, profiles
 from replication.measure import cache
 from replication.profiles import Profile
-from replication.run import batch, execution, executors, measuring
+from replication.run import batch, execution, executors, job_worker
 from replication.run.jobs import Job
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.tables import NotMeasured
@@ -127,7 +127,7 @@ def run_job(job: Job, profile: Profile, numbers: list[str]) -> int:
     """Run one job in this process and print how it ended; return the exit status."""
     execution.end_with_runner()
     try:
-        outcome = measuring.run_job(job, profile, numbers)
+        outcome = job_worker.run_job(job, profile, numbers)
     except Exception as error:
         if not isinstance(error, (ModelError, NotMeasured)):  # which say all in a sentence
             traceback.print_exc()

@@ -14,7 +14,7 @@ from lib.cards import BYTES, Card, ModelOnCard, Reading, Work, get_card
 from lib.models import registry
 from replication.measure.request import BLOCK, Request
 from replication.profiles import Profile
-from replication.run.stored import is_done, jobs_of, key_of
+from replication.run.job_results import is_done, jobs_of, key_of
 from replication.token_counts import note, reading
 
 ADAPTER_BYTES = 4  # of an adapter's number on the disk

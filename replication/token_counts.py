@@ -69,7 +69,7 @@ def count(task: Task, tokenizer) -> Counts:
 
     size = len(task.examples)
     rows = [row for of_example in task.rows(tokenizer) for row in of_example]
-    if task.kind.generated:  # each prompt is read by itself
+    if task.spec.generated:  # each prompt is read by itself
         return Counts(size, 0, sum(len(row.tokens) for row in rows) / size, 0, 0)
     shared, own, repeated = 0, 0, [0]
     for bundle in prefix_batches(rows, BATCH_TOKENS):

@@ -6,11 +6,11 @@ from conftest import Distances, start
 from lib.models import registry
 from replication import profiles
 from replication.measure import signals
-from replication.run import batch, executors, measuring, stored
+from replication.run import batch, executors, job_results, job_worker
 from replication.run.execution import Launch, Outcome
+from replication.run.job_results import key_of
 from replication.run.jobs import Job, by_job
 from replication.run.notebooks import NOTEBOOKS
-from replication.run.stored import key_of
 
 SMOKE, OVERNIGHT = profiles.get("smoke"), profiles.get("overnight")
 PAPER = profiles.get("paper", ["llama-2-70b", "mistral-7b"])
@@ -35,7 +35,7 @@ def test_jobs_have_the_same_names_and_every_result_once(profile):
     A job heals before it scores; lengths that continue each other are one job, shorter ones first.
     """
     for model in profile.models:
-        guess = stored.AssumedStarts(registry.num_layers(model))
+        guess = job_results.AssumedStarts(registry.num_layers(model))
         jobs = by_job(model, profile, NUMBERS, guess)
         assert all(jobs.values())  # so that no job passes for done before its map
         names = {job.name for job in jobs}
@@ -118,7 +118,7 @@ def test_what_is_done_is_not_repeated(output):
             tried.append(launch.job)
             killed = Outcome("killed", "by intention")
             fine = launch.job not in fails
-            yield launch, measuring.run_job(jobs[launch.job], SMOKE, numbers) if fine else killed
+            yield launch, job_worker.run_job(jobs[launch.job], SMOKE, numbers) if fine else killed
 
     def draw(launches):
         for launch in launches:

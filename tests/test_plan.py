@@ -17,7 +17,7 @@ from lib.healing import attention, lora
 from lib.models import files, layers
 from replication import paths, plan, profiles, token_counts
 from replication.measure import cache, distance_maps, experiments, fetching, request, scores
-from replication.run import stored
+from replication.run import job_results
 from replication.run.notebooks import NOTEBOOKS
 
 SMOKE, PAPER = profiles.get("smoke"), profiles.get("paper")
@@ -65,7 +65,7 @@ def test_a_run_takes_the_flops_that_were_planned(output, small, monkeypatch):
     swept = experiments.unhealed(small, distances, profile, ["c4"])
     recipe = profiles.recipe(small, profile, rank=1)
     heals = request.score(small, profile, "c4", Block(1, 2), recipe).healing
-    requests = {stored.key_of(one): one for one in [*swept, heals]}
+    requests = {job_results.key_of(one): one for one in [*swept, heals]}
     model = cards.ModelOnCard(counting.layer_costs(files.configuration(small)), None, CARD)
     flops = [work.flops for work in plan.works(model, requests.values())]
     *scored, healed = flops
@@ -120,7 +120,7 @@ def test_a_profile_takes_its_hours_and_fits(output, name, most):
     hours, keys = 0, []
     for _, missing, works in plan.planned(profiles.get(name), list(NOTEBOOKS), CARD):
         hours += sum(map(CARD.seconds, works)) / 3600
-        keys += map(stored.key_of, missing)
+        keys += map(job_results.key_of, missing)
         assert len(works) == len(missing)
         for work in works:
             assert work.flops > 0

@@ -23,7 +23,7 @@ from lib.gpu import norms
 from lib.healing import training
 from lib.models import registry
 from replication import paths, profiles
-from replication.run import jobs, measuring, stored
+from replication.run import job_results, job_worker, jobs
 from replication.run.notebooks import NOTEBOOKS
 
 on_the_device = pytest.mark.skipif(DEVICE != "sim", reason="asks for the simulated device")
@@ -96,9 +96,9 @@ def test_every_job_and_every_cell(output):
     """Of the smallest profile; cells then find what the jobs have measured."""
     profile = profiles.get("smoke", limit=2)
     (model,) = profile.models
-    starts = stored.AssumedStarts(registry.num_layers(model))
+    starts = job_results.AssumedStarts(registry.num_layers(model))
     for job in jobs.by_job(model, profile, NOTEBOOKS, starts):
-        assert measuring.run_job(job, profile, NOTEBOOKS).status == "ok", job.name
+        assert job_worker.run_job(job, profile, NOTEBOOKS).status == "ok", job.name
     for of in NOTEBOOKS.values():
         cells = nbformat.read(paths.NOTEBOOKS / f"{of.file}.ipynb", 4).cells
         parameters, *sources = [cell.source for cell in cells if cell.cell_type == "code"]

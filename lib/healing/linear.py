@@ -97,7 +97,7 @@ class Mapped(Block):
     change: torch.Tensor = field(default=None, compare=False, repr=False)
     added: dict = field(default_factory=dict, compare=False, repr=False)  # m, of a map of it
 
-    def across(self, state: torch.Tensor) -> torch.Tensor:
+    def input_after_cut(self, state: torch.Tensor) -> torch.Tensor:
         """x + z A. A map of m needs `reading_ffn`: without it there is no m, a KeyError."""
         inputs = self.added[FFN] if KINDS.get(self.name) == FFN else state
         return (state.float() + inputs.float() @ self.change).to(state.dtype)

@@ -199,7 +199,7 @@ class CheckpointCallback(ProgressCallback):
     def on_save(self, args, state, control, **kwargs):
         self.saved = time.monotonic()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        storage.share(checkpoint)
+        storage.chmod_readable(checkpoint)
         # last: a kill before this leaves what does not count
         storage.atomic_write(checkpoint / COMPLETE, _digests(checkpoint).encode())
 

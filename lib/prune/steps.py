@@ -51,15 +51,15 @@ class Work:
         """
         vocabulary, unasked = decoder_config(model).vocab_size, {}
         for task in self.tasks:
-            if task.kind.unit != "accuracy":
+            if task.spec.unit != "accuracy":
                 continue
-            print(f"{task.kind.label}, the whole model …", flush=True)
+            print(f"{task.spec.label}, the whole model …", flush=True)
             (score,) = sweep(model, tokenizer, [], [task]).itertuples()
             baselines = baseline_scores(model, tokenizer, task, batch_tokens=2048)
             floor = max(task.chance(vocabulary), *baselines.values())
             if score.value - floor < SIGNAL * score.standard_error:
                 unasked[task.name] = {
-                    "label": task.kind.label,
+                    "label": task.spec.label,
                     "value": score.value,
                     "standard_error": score.standard_error,
                     "n": score.n,

@@ -18,7 +18,7 @@ from replication.analysis import curves
 from replication.measure import request
 from replication.profiles import Profile
 from replication.row import build, check, experiments
-from replication.run import batch, execution, stored
+from replication.run import batch, execution, job_results
 from replication.run.notebooks import TASK_LABELS
 from replication.tables import FEWEST, NotMeasured
 
@@ -116,12 +116,13 @@ def plan_of(profile: Profile, card_name: str | None) -> str:
     letter, which takes longest."""
     (name,), card = profile.models, cards.get_card(card_name)
     model = cards.ModelOnCard(plan.layer_costs(name), profile.quantization, card)
-    map_like = stored.AssumedStarts(registry.num_layers(name) or len(model.costs.parameters.layers))
+    num_layers = registry.num_layers(name) or len(model.costs.parameters.layers)
+    map_like = job_results.AssumedStarts(num_layers)
     every = [experiments.first, experiments.whole]
     every += experiments.after_gate(experiments.BY_LETTER)
     requests = [request.similarity(name, profile)]
     requests += [one for of in every for one in of(name, map_like, profile)]
-    unique = {stored.key_of(one): one for one in requests}
+    unique = {job_results.key_of(one): one for one in requests}
     works = plan.works(model, unique.values())
     minutes = (model.loading + sum(map(card.seconds, works))) / 60
     memory = max(work.memory for work in works) / 1e9

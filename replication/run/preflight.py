@@ -17,7 +17,7 @@ from lib.evaluation import Task
 from lib.models import files, registry
 from replication.measure.request import Request, load_task
 from replication.profiles import Profile
-from replication.run import stored
+from replication.run import job_results
 from replication.run.jobs import by_job
 from replication.tables import grouped
 
@@ -31,7 +31,7 @@ def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     requests, tasks, downloads = [], [], []
     small, large = {}, {"texts": partial(texts, profile)}
     for name in profile.models:
-        starts = stored.AssumedStarts(registry.num_layers(name) or DEPTH)
+        starts = job_results.AssumedStarts(registry.num_layers(name) or DEPTH)
         for job_requests in by_job(name, profile.limited(FEW), notebooks, starts).values():
             requests += job_requests
     ways = {_way(request): request for request in requests if "task" in request.params}
@@ -82,7 +82,7 @@ def opened(name: str, tasks: Sequence[Task], downloads: list[int]) -> str:
     checkpoint = files.open_checkpoint(name, SMALL)
     source, tokenizer = checkpoint.source, checkpoint.tokenizer()
     for task in tasks:
-        task.kind.rows(task.examples[0], tokenizer)
+        task.spec.rows(task.examples[0], tokenizer)
     if source.kind == "hub" and not constants.HF_HUB_OFFLINE:
         options = {"revision": source.revision, "allow_patterns": files.CHECKPOINT_FILES}
         listed = snapshot_download(source.location, **options, dry_run=True)

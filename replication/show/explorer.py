@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from lib import storage
@@ -27,10 +27,8 @@ from replication.figures import curves
 from replication.run.notebooks import TASK_LABELS
 
 HERE = Path(__file__).parent
-TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True)
-LOOKS = storage.rows(
-    HERE / "looks.csv"
-)  # what is worth seeing of the record, as states of the form
+TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
+TOUR = storage.rows(HERE / "explorer_tour.csv")  # what is worth seeing, as states of the form
 TASKS = curves.TASKS | TASK_LABELS
 SCORED = ("mmlu", "arc_easy", "c4")  # that have a view
 THRESHOLDS = tuple(percent / 100 for percent in range(1, 41))
@@ -186,7 +184,7 @@ def page(maps: dict[str, ModelMap], opened: list[str] | None = None) -> str:
         plotly=get_plotlyjs(),
         text=_json(data),
         script=(HERE / "explorer.js").read_text(encoding="utf-8"),
-        looks=LOOKS,
+        tour=TOUR,
         threshold=islands.THRESHOLD,
     )
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lib import storage
 from lib.data import prompts, wheels
@@ -25,7 +25,7 @@ from replication.beyond import biases
 from replication.profiles import RECORD_PROFILE
 
 HERE = Path(__file__).parent
-TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True)
+TEMPLATES = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
 MODEL = "qwen2.5-coder-1.5b"
 SETS = {  # a question set: its table and task by letter, and by content on the same questions
     "MMLU, new questions": (("letter_biases", "mmlu_other"), None),  # asked to confirm the others
