@@ -196,6 +196,19 @@ def test_user_texts_judge_or_train(own):
     assert sets.healing_texts(own, 2) == training
 
 
+def test_texts_as_a_list_are_a_file_of_them(own, tmp_path, monkeypatch):
+    """The same ones for the same list, as from a file of one's own; so are chats."""
+    monkeypatch.setattr("lib.paths.DATA", tmp_path)
+    given = Options("any", layers=1, texts=LINES)
+    assert given == Options("any", layers=1, texts=tuple(LINES))
+    for split in ("validation", "train"):
+        assert sorted(sets.c4(split, given.texts, None)) == sorted(sets.c4(split, own, None))
+    talks = [[{"role": "assistant", "content": line}] for line in LINES]
+    assert Options("any", layers=1, texts=talks).reads_chats
+    with pytest.raises(sets.DataError, match="row 1 has no list of messages"):
+        Options("any", layers=1, texts=[7] * 20)
+
+
 def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, capsys):
     """No other text is read; the card names the file."""
     file, out = tmp_path / "own.txt", tmp_path / "smaller"

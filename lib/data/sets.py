@@ -4,8 +4,10 @@ All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 """
 
 import gzip
+import hashlib
 import json
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -145,6 +147,19 @@ def user_texts(split: str, source: str) -> list[str | Chat]:
     random.Random(0).shuffle(texts)
     is_judging = split == "validation"
     return [text for place, text in enumerate(texts) if (place % HELD_OUT == 0) == is_judging]
+
+
+def kept_texts(texts: Iterable) -> str:
+    """Write texts, or chats (lists of messages), to a file as of `user_texts`; return its name.
+
+    The file lies among the downloads, and the same texts have the same file.
+    """
+    rows = [{TEXT if isinstance(text, str) else MESSAGES: text} for text in texts]
+    content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    name = f"{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
+    file = paths.DATA / "texts" / name
+    storage.atomic_write(file, content)
+    return str(file)
 
 
 def _chats(rows: list, source: str) -> list[Chat]:

@@ -126,14 +126,19 @@ def render(record: dict, options: Options, base: Base, config) -> str:
 
 def command(options: Options, name: str) -> str:
     """Return the command that repeats a call, with no path of this machine."""
-    words = {"MODEL": registry.hub_id(options.model) or name, "OUT": "smaller"}
+    model, given = registry.hub_id(options.model) or name, {}
     for option in fields(options)[1:]:
         value = getattr(options, option.name)
         if value != option.default or option.name in ("seed", "limit"):
-            words[option.name.upper()] = value
+            given[option.name] = value
     if options.texts:
-        words["TEXTS"] = options.texts.split("/")[-1]
-    return " ".join(["make prune", *(f"{key}={shlex.quote(f'{words[key]}')}" for key in words)])
+        given["texts"] = options.texts.split("/")[-1]
+    if not paths.IS_CHECKOUT:
+        words = [f"--{name} {shlex.quote(f'{value}')}" for name, value in given.items()]
+        return " ".join(["deeper-layers prune", shlex.quote(model), "smaller", *words])
+    given = {"model": model, "out": "smaller"} | given
+    words = [f"{name.upper()}={shlex.quote(f'{value}')}" for name, value in given.items()]
+    return " ".join(["make prune", *words])
 
 
 def software() -> dict[str, str]:

