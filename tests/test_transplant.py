@@ -1,6 +1,7 @@
 """States moved into another run, and ways that are closed, against whole forward passes."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +91,21 @@ def test_what_is_not_attended_to_has_no_part(model_and_task):
     ]
     np.testing.assert_allclose(both[0][1], both[1][1], atol=1e-4)
     assert np.abs(both[0][0] - both[1][0]).max() > 1e-3
+
+
+def test_ways_are_closed_in_a_layer_that_is_packed():
+    """Its first weights are bytes, in which no mask is written."""
+    layer, places = torch.nn.Module(), SimpleNamespace(options=range(1, 3), question=range(1))
+    layer.weight = torch.nn.Parameter(torch.zeros(8, dtype=torch.uint8), requires_grad=False)
+    layer.norm = torch.nn.LayerNorm(2, dtype=torch.bfloat16)
+    layer.self_attn = torch.nn.Identity()
+    layer.self_attn.forward = lambda attention_mask: attention_mask
+    closed, last_two = [Variant(NO_OPTIONS, layers=(0, 1))], torch.zeros(1, 2)
+    with transplant._changed({0: layer}, closed, None, places, last_two, length=5):
+        mask = layer.self_attn(attention_mask=None)
+    expected = torch.zeros(1, 1, 2, 5, dtype=torch.bfloat16)
+    expected[..., 1:3] = expected[..., 0, 4] = -torch.inf
+    assert torch.equal(mask, expected)
 
 
 def test_another_question_got_another_letter():

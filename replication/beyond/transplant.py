@@ -262,7 +262,9 @@ def _changed(layers: dict, variants: Sequence[Variant], given, places, ids, leng
                 if variant.layers and number in range(*variant.layers)
             }
             if closed:
-                hook = _with_mask(_mask(ids.shape, length, closed, next(layer.parameters())))
+                # a weight in 4 bits is a row of bytes
+                like = next(p for p in layer.parameters() if p.is_floating_point())
+                hook = _with_mask(_mask(ids.shape, length, closed, like))
                 attention = next(of for name, of in layer.named_children() if "attn" in name)
                 hooks.enter_context(attention.register_forward_pre_hook(hook, with_kwargs=True))
         yield
