@@ -3,6 +3,7 @@
 #   MODELS="name …"     names, folders, hub ids or .gguf files in place of the profile's
 #   ONLY="01 02"        these notebooks only
 #   LIMIT=n  STEPS=n    cut every count to n; heal for at most n steps
+#   RANKS=few           of PROFILE=paper: ranks (figure 9) at three of eight depths
 #   DTYPE=float32       of the weights
 #   EXPORT=file.json    of figure-4: the map as a file that the explorer opens
 #   TEXTS=file.jsonl    of figure-4: your own texts in place of C4 (.csv, .parquet:column, .txt)
@@ -43,10 +44,10 @@ BIN := $(if $(CONDA),$(CONDA_PREFIX)/bin,.venv/bin)
 INSTALLED := $(if $(CONDA),,.venv/installed$(if $(filter ray,$(ENGINE)),-all))
 INSTALLED_ALL := $(if $(CONDA),,.venv/installed-all)
 # what PyTorch's build is for; `make gpu` and these two profiles prepare for a card, maybe on a machine without one
-BUILD := $(or $(TORCH),$(if $(TORCH_INDEX)$(WHEELS)$(SYSTEM)$(filter gpu,$(MAKECMDGOALS))$(filter a100 paper,$(PROFILE)),pip,default))
+BUILD := $(or $(TORCH),$(if $(TORCH_INDEX)$(WHEELS)$(SYSTEM)$(filter gpu,$(MAKECMDGOALS))$(filter a100 paper paper-few-ranks,$(PROFILE)),pip,default))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	$(if $(WHEELS),--no-index --find-links $(WHEELS)) $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-OF_RUN := --profile $(PROFILE) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)")
+OF_RUN := --profile $(PROFILE)$(if $(RANKS),-$(RANKS)-ranks) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)")
 RUN := $(BIN)/python -m replication $(OF_RUN) $(if $(ONLY),--only $(ONLY)) $(if $(LIMIT),--limit $(LIMIT)) \
 	$(if $(STEPS),--steps $(STEPS)) $(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
 OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL STEPS LR RANK BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT
@@ -63,12 +64,12 @@ TARGETS := help figures fetch plan report record lab explorer questions row prun
 
 # ---- which variables a target takes: a mistyped one, or another target's, would change nothing ----
 GOALS := $(or $(MAKECMDGOALS),help)
-RUN_VARIABLES := PROFILE MODELS ONLY LIMIT STEPS DTYPE TEXTS ENGINE
+RUN_VARIABLES := PROFILE MODELS ONLY LIMIT STEPS RANKS DTYPE TEXTS ENGINE
 VARIABLES.figures := $(RUN_VARIABLES)
 VARIABLES.figure := $(filter-out ONLY,$(RUN_VARIABLES)) EXPORT# of figure-4, say
 VARIABLES.fetch := $(RUN_VARIABLES) OFFLINE
 VARIABLES.plan := $(RUN_VARIABLES) CARD
-VARIABLES.report := PROFILE MODELS TEXTS
+VARIABLES.report := PROFILE MODELS RANKS TEXTS
 VARIABLES.row := MODEL DTYPE LIMIT PLAN $(if $(PLAN),CARD)
 VARIABLES.prune := MODEL OUT PLAN $(if $(PLAN),CARD) $(OPTIONS)
 VARIABLES.gpu := TINY

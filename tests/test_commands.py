@@ -61,14 +61,14 @@ def test_what_pages_run_exists():
         assert name in targets() or name.startswith("figure-"), name
 
 
-RUN = "PROFILE MODELS LIMIT STEPS DTYPE TEXTS ENGINE"
+RUN = "PROFILE MODELS LIMIT STEPS RANKS DTYPE TEXTS ENGINE"
 INSTALL = "PYTHON TORCH TORCH_INDEX CONSTRAINTS WHEELS SYSTEM"
 TAKES = {  # beside those of the installation
     "figures": f"{RUN} ONLY",
     "figure-4": f"{RUN} EXPORT",
     "fetch": f"{RUN} ONLY OFFLINE",
     "plan": f"{RUN} ONLY CARD",
-    "report": "PROFILE MODELS TEXTS",
+    "report": "PROFILE MODELS RANKS TEXTS",
     "row": "MODEL DTYPE LIMIT PLAN CARD",
     "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL STEPS LR RANK "
     "BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT",
@@ -135,6 +135,16 @@ def test_make_passes_its_variables_on():
     assert (options.limit, options.steps) == (5, 2)
     (program,) = make("-n", "report", "MODELS=a/b c/d", "TEXTS=/notes.txt").stdout.splitlines()
     assert shlex.split(program)[3:] == "--profile quick --models a/b c/d --texts /notes.txt".split()
+
+
+def test_ranks_at_few_depths_are_of_the_papers_profile(capsys):
+    """Named by a profile of its own, which notebooks and jobs are given."""
+    (program,) = make("-n", "plan", "PROFILE=paper", "RANKS=few").stdout.splitlines()
+    assert shlex.split(program)[3:] == "--profile paper-few-ranks --plan".split()
+    for settings in (["RANKS=few"], ["PROFILE=a100", "RANKS=few"], ["PROFILE=paper", "RANKS=3"]):
+        (program,) = make("-n", "plan", *settings).stdout.splitlines()
+        assert run.main(shlex.split(program)[3:]) == 2
+        assert "RANKS is of PROFILE=paper" in capsys.readouterr().err
 
 
 SLURM = {  # what a script finds on its first node, and what is printed

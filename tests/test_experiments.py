@@ -144,6 +144,23 @@ def test_a_night_draws_six_models_and_heals_one():
         assert 0.5 / questions**0.5 < 0.01
 
 
+def test_few_ranks_are_healed_at_three_of_eight_depths_and_all_else_as_in_the_paper():
+    few, distances = profiles.get("paper-few-ranks"), Distances(num_layers=32)
+    for name in PAPER.models:
+        assert profiles.recipe(name, few) == profiles.recipe(name, PAPER)
+        ranked, of_paper = (
+            {one.block.size for one in experiments.ranks(name, distances, profile)}
+            for profile in (few, PAPER)
+        )
+        assert ranked <= of_paper and (len(ranked), len(of_paper)) in ((4, 9), (0, 0))
+        for experiment in (experiments.healed, experiments.seeds):
+            keys = [
+                [request.params for request in experiment(name, distances, profile)]
+                for profile in (few, PAPER)
+            ]
+            assert keys[0] == keys[1]
+
+
 def test_a_model_is_the_same_by_its_hub_id():
     """So its recipe, its pin and its colour are."""
     for name in PAPER.models:

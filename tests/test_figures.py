@@ -226,6 +226,14 @@ def test_figure_9_has_the_differences_of_a_run_from_its_own_lowest_rank():
     assert by_model["recorded: smollm2-135m"] == {"rank 8", "rank 64"}
 
 
+def test_figure_9_says_that_its_ranks_are_at_few_depths():
+    ranks = tables.read("ranks", RECORDED)
+    few = profiles.PAPER_PROFILES[1]
+    said = note_above(figures.figure_9(ranks.assign(profile=few)))
+    assert "ranks are healed at 3 of the 8 depths" in said
+    assert "RANKS=few" not in note_above(figures.figure_9(ranks))
+
+
 def test_figure_depth_is_three_cuts_and_its_table_all():
     depths = tables.read("depths", RECORDED)
     depths = depths[(depths.task == "arc_easy_letters") & depths.block_size.isin([0, 3])]

@@ -137,7 +137,8 @@ def rounded(hours: float) -> str:
 def planned(settings: str) -> plan.Planned:
     """The plan on an A100-80 of a run by its variables, as PROFILE=paper ONLY="01 02"."""
     given = dict(part.split("=") for part in shlex.split(settings))
-    profile = profiles.get(given["PROFILE"], given.get("MODELS"))
+    few = "-few-ranks" if given.get("RANKS") == "few" else ""
+    profile = profiles.get(given["PROFILE"] + few, given.get("MODELS"))
     return plan.plan_of(profile, given.get("ONLY", " ".join(NOTEBOOKS)).split(), CARD)
 
 

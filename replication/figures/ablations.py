@@ -10,6 +10,7 @@ from lib.evaluation import TASK_SPECS
 from replication.analysis.bootstrap import paired
 from replication.figures.curves import LONG, SHORT, SIZES, TASKS, draw_grid, draw_panel, left_out
 from replication.figures.style import NORMAL, label, look, opacity
+from replication.profiles import PROFILES
 from replication.tables import RECORD_PREFIX
 
 BESIDE = 0.012  # of the axis of fractions: between the points of two variants at one depth
@@ -38,7 +39,19 @@ def figure_9(scores: pd.DataFrame, shorter: pd.DataFrame | None = None) -> Figur
     """
     scores = _of_lengths(scores, shorter)
     lowest = scores.groupby("model")["rank"].transform("min")
-    return _variants(scores.assign(first=lowest.map("rank {:.0f}".format)), "the lowest rank")
+    figure = scores.assign(first=lowest.map("rank {:.0f}".format))
+    return _variants(figure, "the lowest rank", _few_depths(scores))
+
+
+def _few_depths(scores: pd.DataFrame) -> str:
+    """Return a line that says so where a profile compares ranks at fewer depths than it heals at;
+    empty elsewhere."""
+    for name in scores.get("profile", pd.Series()).unique():
+        fractions = PROFILES[name].rank_fractions if name in PROFILES else ()
+        if fractions:
+            of_all = len(PROFILES[name].ablation_fractions)
+            return f"RANKS=few: ranks are healed at {len(fractions)} of the {of_all} depths"
+    return ""
 
 
 def _of_lengths(scores: pd.DataFrame, shorter: pd.DataFrame | None) -> pd.DataFrame:
@@ -50,9 +63,10 @@ def _of_lengths(scores: pd.DataFrame, shorter: pd.DataFrame | None) -> pd.DataFr
     )
 
 
-def _variants(scores: pd.DataFrame, first: str) -> Figure:
+def _variants(scores: pd.DataFrame, first: str, note: str = "") -> Figure:
     """Draw a row for each task (and strategy, if there are several), of each model two columns:
-    scores, and differences from a variant, which is called `first`, with 95 % intervals.
+    scores, and differences from a variant, which is called `first`, with 95 % intervals. note: a
+    line above.
 
     Columns difference, low and high of the table are those drawn; its rows "unhealed" are the cut
     that is not healed. A difference that healing did not make is not drawn: a line says why.
@@ -78,7 +92,7 @@ def _variants(scores: pd.DataFrame, first: str) -> Figure:
             draw_one(axis, panels[row, column], "variant")
 
     key = "bars: ±1 s.e. of scores, 95 % of differences"
-    notes = [left_out(table)]
+    notes = [note, left_out(table)]
     for (model, why), rows in healed.groupby(["model", whys[healed.index]], sort=False):
         tasks = ", ".join(TASK_SPECS[task].label for task in rows.task.unique())
         notes += [f"{label(model)}, {tasks}: {why}, so no difference is drawn"] if why else []

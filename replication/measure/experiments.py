@@ -214,7 +214,7 @@ def ranks(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.rank_models or not profile.ablation_ranks:
         return []
     variants = {f"rank {rank}": (profile, {"rank": rank}) for rank in profile.ablation_ranks}
-    sizes = profile.ablation_sizes(distances.num_layers)
+    sizes = profile.rank_sizes(distances.num_layers)
     requests = []
     for strategy in STRATEGIES:
         ranked, at = variants, sizes

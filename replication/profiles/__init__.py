@@ -20,6 +20,8 @@ _ROWS = storage.rows(Path(__file__).with_name("profiles.csv"))
 RECORD_PROFILE = "overnight"  # the one whose run is committed: data/recorded/, figures/
 # of the same settings: what is recorded is drawn, and nothing is computed
 DRAW_ONLY_PROFILE = "recorded"
+PAPER_PROFILES = ("paper", "paper-few-ranks")  # with the paper's recipes
+RANK_FRACTIONS = (0.1875, 0.375, 0.5)  # of layers dropped, in the second
 COUNTS = {row["setting"] for row in _ROWS if row["kind"] == "count"}
 QA = ("mmlu", "boolq", "arc_easy")
 SHOTS = (0, 1, 3, 5)  # examples in a prompt
@@ -104,6 +106,7 @@ class Profile:
     batch_tokens: int = 2048  # that a forward pass reads at once
     shot_order: int = 0  # 0: as in the data set; else the seed of a shuffle
     task_counts: dict = field(default_factory=dict)  # other settings: how much of other tasks
+    rank_fractions: Fractions = ()  # where ranks are compared; empty: at all of ablation_fractions
     missing: tuple[tuple[str, str], ...] = ()  # models that could not be had, and why
 
     @property
@@ -136,6 +139,11 @@ class Profile:
         """Whether the models are named in place of the profile's: each of them is then asked all
         that the profile asks of one or a few of its own."""
         return self.folder != self.name
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether the paper's models are healed by the paper's own recipes."""
+        return self.name in PAPER_PROFILES
 
     @property
     def main_model(self) -> str:
@@ -232,8 +240,12 @@ class Profile:
         return self.healed_sizes(num_layers, name)
 
     def ablation_sizes(self, num_layers: int) -> list[int]:
-        """Numbers of layers dropped at which seeds and ranks are compared."""
+        """Numbers of layers dropped at which seeds are compared."""
         return sizes_at(self.ablation_fractions, num_layers)
+
+    def rank_sizes(self, num_layers: int) -> list[int]:
+        """Numbers of layers dropped at which ranks are compared."""
+        return sizes_at(self.rank_fractions or self.ablation_fractions, num_layers)
 
     @property
     def line_steps(self) -> int:
@@ -325,6 +337,10 @@ PROFILES = {name: _profile(name) for name in list(_ROWS[0])[2:]}
 PROFILES[DRAW_ONLY_PROFILE] = replace(
     PROFILES[RECORD_PROFILE], name=DRAW_ONLY_PROFILE, folder=DRAW_ONLY_PROFILE
 )
+_PAPER, _FEW_RANKS = PAPER_PROFILES
+PROFILES[_FEW_RANKS] = replace(
+    PROFILES[_PAPER], name=_FEW_RANKS, folder=_FEW_RANKS, rank_fractions=RANK_FRACTIONS
+)
 
 
 def folder(name: str, models: Sequence[str] | None, texts: str | None = None) -> str:
@@ -353,6 +369,8 @@ def get(
     place of C4, for a map. Raises ValueError for an unknown profile, model or dtype, before
     anything is loaded; for a model that is there twice; and for what the record does not have.
     """
+    if name.endswith("-ranks") and name not in PROFILES:
+        raise ValueError("RANKS is of PROFILE=paper, which alone has ranks at many depths: few.")
     if name not in PROFILES:
         raise ValueError(f"Unknown profile {name!r}: choose one of {', '.join(PROFILES)}.")
     models = models.split() if isinstance(models, str) else models

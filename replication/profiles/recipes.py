@@ -18,7 +18,7 @@ PUBLISHED = {
 
 
 def recipe(name: str, profile, **changes) -> Recipe:
-    """The recipe of model `name` in `profile`; the paper's own, for its models in `paper`.
+    """The recipe of model `name` in `profile`; the paper's own, where a profile has them.
 
     Fewer steps than the profile's (changes: steps=…) decay for the same share of them; where there
     is no decay, the cosine's warm-up is the same share.
@@ -42,5 +42,5 @@ def recipe(name: str, profile, **changes) -> Recipe:
         packed=profile.heal_packed,
         source=profile.source,
     )
-    its_own = PUBLISHED.get(name, {}) if profile.name == "paper" else {}
+    its_own = PUBLISHED.get(name, {}) if profile.is_papers else {}
     return replace(usual, **its_own | changes)
