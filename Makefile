@@ -21,7 +21,8 @@
 #   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, or STEPS=n, with
 #                       LR, RANK, BATCH (sequences a step), SEQUENCE (their tokens, to 4,096), SEED
 #   NF4=1               heal on packed weights, as on a small card
-#   TASKS="arc_easy"    what is asked besides the loss, in place of 100 MMLU questions
+#   TASKS="arc_easy"    what is asked besides the loss, in place of 100 MMLU questions; lm_eval:winogrande is a task of
+#                       lm-eval, lm_eval:my/task.yaml a file of one (pip install 'lm-eval[hf]')
 #   TEXTS=file.jsonl    texts of your own, or chats in a column `messages`; SOURCE=hub
 #   PLAN=1              only says what it would take (CARD=t4)
 # Of the installation, when .venv is made:

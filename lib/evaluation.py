@@ -6,6 +6,7 @@ the text it writes) into one number.
 """
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -14,16 +15,19 @@ from .data.scoring import accuracy_with_ties, loglikelihoods
 from .tasks import TASK_SPECS, TaskSpec, question_set, register
 
 __all__ = ["TASK_SPECS", "TaskSpec", "Task", "question_set", "register", "task"]  # and others
+CHOICES_ONLY = ("choices", "answer", "weight", "document")  # of an example
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
+LM_EVAL = "lm_eval:"  # before the name of a task of lm-eval, or its file
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
 @dataclass(frozen=True)
 class Task:
-    """The examples of the task `name` (a key of TASK_SPECS)."""
+    """The examples of the task `name`: a key of TASK_SPECS, or one with a row of its own."""
 
     name: str
     examples: tuple[dict, ...]
+    own_spec: TaskSpec | None = None
 
     def rows(self, tokenizer) -> list[list[Row]]:
         """The rows of each example."""
@@ -31,7 +35,7 @@ class Task:
 
     @property
     def spec(self) -> TaskSpec:
-        return TASK_SPECS[self.name]
+        return self.own_spec or TASK_SPECS[self.name]
 
     def scores(self, outputs: list[list]) -> tuple[np.ndarray, np.ndarray]:
         """Value and weight of each example, from the log-probabilities (or texts) of its rows.
@@ -43,8 +47,13 @@ class Task:
             scored = [self.spec.score(example, of_rows) for example, of_rows in pairs]
             values, weights = np.array(scored, dtype=float).T
             return values, weights
-        compared = self._compared(self.loglikelihoods(outputs))
-        return np.array(self._accuracies(compared)), self._weights
+        loglikelihoods = self.loglikelihoods(outputs)
+        if correct := self.spec.correct:
+            pairs = zip(self.examples, loglikelihoods, strict=True)
+            values = [correct(example, values) for example, values in pairs]
+        else:
+            values = self._accuracies(self._compared(loglikelihoods))
+        return np.array(values), self._weights
 
     def loglikelihoods(self, outputs: list[list]) -> list[np.ndarray] | None:
         """Of each question the log-likelihood of each choice (nats), where there are choices."""
@@ -97,7 +106,7 @@ class Task:
             self._mean([float(answer == place) for answer in self._answers])
             for place in range(num_places)
         ]
-        scores = {"letter": max(always)}
+        scores = {"letter": max(always)} if self.spec.has_places else {}
         if self.spec.completes:
             brevity = [
                 -np.array([len(choice) for choice in example["choices"]])
@@ -112,7 +121,7 @@ class Task:
             return None
         examples = [
             {"prompt": "Answer:", "group": "all"}
-            | {name: example[name] for name in ("choices", "answer", "weight")}
+            | {name: example[name] for name in CHOICES_ONLY if name in example}
             for example in self.examples
         ]
         return replace(self, examples=tuple(examples))
@@ -154,7 +163,12 @@ class Task:
             return 0.0
         if self.spec.unit == "bits per byte":
             return None
-        return self._mean([1 / len(example["choices"]) for example in self.examples])
+        return self._mean(
+            [
+                example["chance"] if "chance" in example else 1 / len(example["choices"])
+                for example in self.examples
+            ]
+        )
 
     @property
     def majority(self) -> float | None:
@@ -165,9 +179,17 @@ class Task:
 def task(name: str, source: str = "wheels", **counts) -> Task:
     """The task `name`, a key of TASK_SPECS, with as many examples as `counts` says.
 
-    source: "wheels", or "hub" for the paper's data sets. Raises ValueError for a task that is not
-    known, TypeError for a count that its function does not take, or that is missing.
+    source: "wheels", or "hub" for the paper's data sets. A task of lm-eval is named as in
+    "lm_eval:winogrande" or "lm_eval:my/task.yaml", and its counts are those of
+    `lm_eval_tasks.task`. Raises ValueError for a task that is not known, TypeError for a count that
+    its function does not take, or that is missing.
     """
+    if name.startswith(LM_EVAL):
+        if not find_spec("lm_eval"):
+            raise ValueError(f"{name} needs lm-eval: pip install 'lm-eval[hf]', or leave it out.")
+        from . import lm_eval_tasks  # here, since only these tasks need lm-eval
+
+        return lm_eval_tasks.task(name, **counts)
     return Task(name, tuple(spec(name).build(source, **counts)))
 
 

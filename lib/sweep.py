@@ -11,6 +11,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
@@ -68,7 +69,8 @@ def sweep(
             limit = task.examples[0]["new_tokens"]
             outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
         else:
-            outputs = target_logprobs(model, blocks, flat, batch_tokens, task.name)
+            read = partial(scored, with_likeliest=task.spec.reads_likeliest)
+            outputs = target_logprobs(model, blocks, flat, batch_tokens, task.name, read)
         shortened = sum(of_example[0].num_shots_dropped > 0 for of_example in rows)
         for block in blocks:
             rest = iter(outputs[block])
@@ -205,23 +207,33 @@ def repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
     return grown
 
 
-def scored(model, states: torch.Tensor, batch: Batch) -> list[np.ndarray]:
+def scored(
+    model, states: torch.Tensor, batch: Batch, with_likeliest: bool = False
+) -> list[np.ndarray]:
     """The target tokens' log-probabilities of each row, from final states (B, T, D).
 
     lm_head runs on the scored positions only, HEAD_POSITIONS (on a GPU more) at once.
+    with_likeliest: after them, 1 if each target is the likeliest token of all, else 0.
     """
     device = states.device
     picked = states[batch.row.to(device), batch.position.to(device)]
     target_ids = batch.target_ids.to(device)
     at_once = HEAD_POSITIONS if device.type == "cpu" else GPU_HEAD_POSITIONS
     parts = zip(picked.split(at_once), target_ids.split(at_once), strict=True)
-    logprobs = []
+    logprobs, likeliest = [], []
     for part, tokens in parts:
         logits = fp32_target_logits(model, part, tokens)
         logprobs.append(logits.log_softmax(-1).gather(1, tokens))
+        if with_likeliest:
+            likeliest.append(logits.argmax(-1, keepdim=True) == tokens)
     by_row = torch.cat(logprobs).cpu().split(batch.counts)
     rows = zip(by_row, batch.widths, strict=True)
-    return [of_row[:, :width].flatten().numpy() for of_row, width in rows]
+    arrays = [of_row[:, :width].flatten().numpy() for of_row, width in rows]
+    if with_likeliest:
+        flags = torch.cat(likeliest).cpu().split(batch.counts)
+        pairs = zip(arrays, flags, strict=True)
+        arrays = [np.append(of_row, float(flag.all())) for of_row, flag in pairs]
+    return arrays
 
 
 def continuations(

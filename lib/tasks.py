@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
+import numpy as np
+
 from .data import encoding, prompts, scoring, sets
 from .data.encoding import Row
 
@@ -25,7 +27,10 @@ class TaskSpec:
     data: sets.DataSet  # its set of questions: the name of one that has a row, or a Hub or File
     label: str
     score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
+    correct: Callable[[dict, np.ndarray], float] | None = None  # of choices; None: the likeliest
     per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
+    has_places: bool = True  # of choices: the best answer at always one place is a baseline
+    reads_likeliest: bool = False  # `score` is also given whether a row's tokens are the likeliest
     same_choices: bool = False  # of every question, so that always one of them is a baseline
     generated: bool = False  # the model continues each row; its text is scored
     signal_task: str = ""  # the other task, if any, that tells whether a model can answer this
@@ -34,7 +39,7 @@ class TaskSpec:
     @property
     def completes(self) -> bool:
         """Whether the choices are texts of their own, not names of what stands in the prompt."""
-        return self.rows is encoding.completions
+        return self.rows is encoding.completions or not self.has_places
 
 
 CHOICES, TEXTS = encoding.one_token_choices, encoding.completions

@@ -22,6 +22,7 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib.tasks",),
     (
         "lib.evaluation",
+        "lib.lm_eval_tasks",
         "lib.pruning",
         "lib.similarity",
         "lib.sweep",

@@ -28,8 +28,9 @@ minutes. `smaller/README.md` shows what it cost. HEAL=20 trains on 20 times 1,02
   sequence  tokens of a sequence (256, at most 4,096); the loss is also measured up to there
   nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed
   tasks     what to score besides the loss: mmlu (default, 100 questions by letter), or as in
-            'arc_easy mmlu', also boolq; c4 is the loss alone. What the whole model cannot answer
-            its cuts are not asked
+            'arc_easy mmlu', also boolq; c4 is the loss alone. lm_eval:winogrande is any task of
+            lm-eval (200 questions), lm_eval:my/task.yaml a task file. What the whole model cannot
+            answer its cuts are not asked
   texts     in place of C4: a file in .jsonl, .parquet, .csv or .txt, or file:column; with a column
             messages (role, content) the chats of an instruct model, of which the answers count
   source    of C4 and of questions: wheels (default) or hub

@@ -1,6 +1,7 @@
 """The results of a call as a model card: `card.md.j2`, `table.md.j2`."""
 
 import json
+import re
 import shlex
 import subprocess
 from dataclasses import dataclass, fields
@@ -15,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from transformers import AutoConfig
 
 from .. import paths, storage
-from ..evaluation import weighted_mean
+from ..evaluation import LM_EVAL, weighted_mean
 from ..models import files, registry
 from ..models.files import Checkpoint
 from .options import TASKS, Options
@@ -131,6 +132,8 @@ def command(options: Options, name: str) -> str:
         value = getattr(options, option.name)
         if value != option.default or option.name in ("seed", "limit"):
             given[option.name] = value
+    if "tasks" in given:
+        given["tasks"] = re.sub(rf"{LM_EVAL}\S*/", LM_EVAL, options.tasks)
     if options.texts:
         given["texts"] = options.texts.split("/")[-1]
     if not paths.IS_CHECKOUT:

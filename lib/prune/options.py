@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass, replace
 
 from .. import evaluation
@@ -23,6 +24,7 @@ TASKS = {  # what can be scored, on which counts; the loss of texts always is
     "boolq": {"questions": 200},
     "mmlu": {"subjects": 10, "questions": 10, "shots": 5, "shot_order": 0},
 }
+OF_LM_EVAL = {"questions": 200}  # of each of its tasks
 LIMITED = ("sequences", "questions")
 UNIT = 1024  # tokens: what HEAL counts
 SMALL = 300_000_000  # parameters
@@ -96,10 +98,12 @@ class Options:
             raise ValueError(f"LR must be above 0, not {self.lr}.")
         self._check_healing()
         chosen = [(name, getattr(self, name), known) for name, known in CHOICES.items()]
-        chosen += [("tasks", task, TASKS) for task in self.tasks.split()]
+        own = [task for task in self.tasks.split() if not task.startswith(evaluation.LM_EVAL)]
+        chosen += [("tasks", task, TASKS) for task in own]
         for name, value, known in chosen:
             if value not in known:
                 known = ", ".join(str(choice) for choice in known if choice)
+                known += f", {evaluation.LM_EVAL}…" if name == "tasks" else ""
                 raise ValueError(f"{name.upper()} cannot be {value!r}: choose among {known}.")
         if self.repair and self.start == 0:
             raise ValueError("START must be at least 1: REPAIR=map needs a layer before the block.")
@@ -178,7 +182,7 @@ class Options:
             changes["sequence"] = MAX_TOKENS
         tasks = " ".join(sorted({*self.tasks.split()}))
         key = replace(self.without_budget(1), **changes).key(revision)
-        return f"{key}-{tasks or 'c4'}".replace(" ", "-")
+        return re.sub(r"[ /]", "-", f"{key}-{tasks or 'c4'}")
 
     def train_texts(self, count: int) -> list[str | Chat]:
         """Return texts by which a block is chosen or a map is fitted; none of them is scored."""
@@ -224,14 +228,20 @@ class Options:
         return max(1, TOKENS_AT_ONCE // self.sequence)
 
     def scored(self) -> list[Task]:
-        """Return the tasks with their examples, the loss first."""
+        """Return the tasks with their examples, the loss first.
+
+        Raises ValueError for one of lm-eval that it does not have, or that cannot be scored;
+        DataError if questions cannot be had.
+        """
         tasks = []
         for name in dict.fromkeys(["c4", *self.tasks.split()]):
-            counts = dict(TASKS[name])
+            counts = dict(TASKS.get(name, OF_LM_EVAL))
             for count in counts.keys() & LIMITED:
                 counts[count] = min(counts[count], self.limit)
             if name == "c4":
                 counts["max_tokens"] = self.scored_tokens
             source = self.texts if self.texts and name == "c4" else self.source
             tasks.append(evaluation.task(name, source, **counts))
+        if len({task.name for task in tasks}) < len(tasks):
+            raise ValueError(f"Two of TASKS={self.tasks!r} have the same name: give one of them.")
         return tasks

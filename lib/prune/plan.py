@@ -18,6 +18,7 @@ from ..cards import (
     stored_counts,
     texts_read,
 )
+from ..evaluation import LM_EVAL
 from .__main__ import arguments
 from .options import MAX_TOKENS, TASKS, Options
 
@@ -46,6 +47,8 @@ def prune_table(options: Options, card: Card) -> str:
     works = [model.forward("choosing", texts_read(**TASKS["c4"]), runs, 2048)]  # as many texts
     runs = [num_layers, left, left, left]
     for name in dict.fromkeys(["c4", *options.tasks.split()]):
+        if name.startswith(LM_EVAL):
+            continue
         read = _scored(name, TASKS[name])
         first = [num_layers] * (name != "c4")  # the whole model answers questions first
         works.append(model.forward(f"scoring {name}", read, first + runs, 2048))
@@ -58,6 +61,8 @@ def prune_table(options: Options, card: Card) -> str:
         recipe = options.recipe(parameters.size(), card.name == "cpu")
         works.append(model.healing(left, recipe, options.sequences_at_once))
     lines = [f"{work.kind}: {card.seconds(work) / 60:.1f} minutes" for work in works]
+    unplanned = [name for name in options.tasks.split() if name.startswith(LM_EVAL)]
+    lines += [f"scoring {name}: not counted, its questions are not read here" for name in unplanned]
     gb, most = model.weights(left) / 1e9, max(work.memory for work in works) / 1e9
     lines.append(
         f"{left} layers are left, of {gb:.1f} GB. It takes {most:.1f} GB on {card.name}; "
