@@ -35,6 +35,26 @@ def write_tasks(
     return names
 
 
+def write_other_tasks(folder: Path, questions: int, shots: int = 0) -> dict[str, str]:
+    """Task files for lm-eval of WinoGrande, HellaSwag and anatomy of MMLU, this after `shots`.
+
+    Returns for each task its metric.
+    """
+    splits = {
+        name: {"validation": sets.questions(name, "wheels", questions)}
+        for name in ("winogrande", "hellaswag")
+    }
+    splits["mmlu_anatomy"] = sets.mmlu("wheels", 57, questions)["anatomy"]
+    one_split = {"training_split": None}
+    changes = {
+        "winogrande": one_split | {"template": "winogrande/default.yaml"},
+        "hellaswag": one_split | {"template": "hellaswag/hellaswag.yaml"},
+        "mmlu_anatomy": {"template": "mmlu/default/mmlu_anatomy.yaml", "num_fewshot": shots},
+    }
+    names = [write_task(folder, name, rows, **changes[name]) for name, rows in splits.items()]
+    return dict(zip(names, ("acc", "acc_norm", "acc"), strict=True))
+
+
 def write_task(
     folder: Path, name: str, splits: dict[str, list[dict]], template: str, **changes
 ) -> str:

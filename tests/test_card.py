@@ -136,6 +136,18 @@ def test_the_card_says_what_the_cut_was_not_asked_and_why():
     assert "MMLU was not measured" not in made and "tasks mmlu" not in made
 
 
+def test_a_task_of_lm_eval_is_named_as_lm_eval_does_and_by_no_path():
+    """In the command of lm-eval; and in ours, which names no path of this machine."""
+    task, first = "lm_eval:winogrande", RECORD["versions"][0]
+    versions = [first | {"scores": {"c4": [3, 0.1], task: [0.6, 0.04]}, "to_whole": {}}]
+    made = rendered({}, versions=versions, n={"c4": 32, task: 200})
+    assert f"{task} is the accuracy in 200 questions (acc_norm of lm-eval if" in made
+    assert "\nlm_eval --model hf" in made and "--tasks winogrande\n" in made
+    call = Options("owner/name", 2, tasks=f"boolq {task} lm_eval:/home/me/riddles.yaml")
+    assert f"TASKS='boolq {task} lm_eval:riddles.yaml'" in card.command(call, "name")
+    assert "/" not in call.table_key("revision")
+
+
 # ---- llama.cpp -----------------------------------------------------------------------------
 
 

@@ -155,7 +155,8 @@ VERSIONS = [  # of code: the table or module that holds one, its name, and the r
     (translator, "VERSION", {"translator"}),
 ]
 DATA = {name: of(name) for name in ("mmlu", "boolq", "hellaswag", "gsm8k")}
-DATA |= {"winogrande": set(), "arc_easy": ARC_EASY | BY_LETTER | FEW, "arc_easy_test": {"arc_easy_test"}}
+DATA |= {"arc_easy": ARC_EASY | BY_LETTER | FEW, "arc_easy_test": {"arc_easy_test"}}
+DATA["winogrande"] = set()  # only to compare with lm-eval
 DATA |= {"wiki": HEALED | FITTED, "c4": C4 | HEALED | FITTED | DAMAGE | {"distances", "states"}}
 
 

