@@ -109,7 +109,7 @@ MAPPED, SCORES = {"maps", "mapped c4"}, TASKS | C4 | BY_LETTER | FEW
 FITTED = MAPPED | {"translator"}
 OF_PROFILE = {  # fields, by the results that they change
     "name folder models deepest_fraction dense_fraction more_fractions ablation_fractions "
-    "prompt_fractions ablation_ranks "
+    "prompt_fractions ablation_ranks rank_fractions "
     "notebooks needs_signal line_fractions healed_names dose_fractions dose_steps study_names "
     "other_tasks missing": set(),
     "dtype": EVERY,

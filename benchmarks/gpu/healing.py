@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+from benchmarks.gpu import random_model
 from benchmarks.gpu.bench import Bench, Measured, counter, held, wait
 from lib import cards
+from lib.data import sets
 from lib.gpu import memory
 from lib.healing import training
 from lib.models import loading
@@ -20,11 +22,18 @@ FEW = 4
 
 
 def steps(bench: Bench) -> None:
-    """a healing's steps: as they are, one sequence at a time, and all recomputed"""
+    """a healing's steps: full rows, one sequence at a time, all recomputed; and real documents"""
     loaded = bench.model(bench.block)
     _step(bench, "as they are", loaded, memory.MICRO_BATCH)
     _step(bench, "one at a time", loaded, 1)
     _step(bench, "recomputed", loaded, 1, recomputes=True)
+    # what a run of the paper trains on: each alone, as long as those of C4
+    longest = bench.profile.heal_tokens
+    texts = random_model.texts_like(
+        cards.lengths(longest), STEPS * profiles.get("paper").heal_batch
+    )
+    with mock.patch.object(sets, "healing_texts", lambda source, count: texts[:count]):
+        _step(bench, "documents of C4's lengths", loaded, memory.MICRO_BATCH, packed=False)
 
 
 def packed(bench: Bench) -> None:
@@ -37,9 +46,12 @@ def packed(bench: Bench) -> None:
             _step(bench, "packed" + ", recomputed" * recomputes, loaded, 8, recomputes)
 
 
-def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool = False) -> None:
-    """Add the row of a step, as `heal` takes it; recomputes: all layers, whatever room there is."""
-    recipe = profiles.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1)
+def _step(bench: Bench, name: str, loaded, micro: int, recomputes: bool = False, **changes) -> None:
+    """Add the row of a step, as `heal` takes it; recomputes: all layers, whatever room there is.
+
+    changes: of the recipe.
+    """
+    recipe = profiles.recipe(bench.name, bench.profile, steps=STEPS, warmup_steps=1, **changes)
     layers = bench.num_layers - bench.block.size
     if bench.card.seconds(bench.loaded.healing(layers, recipe)) > SLOW:
         recipe = replace(recipe, batch=FEW)

@@ -3,6 +3,7 @@
 import json
 import random
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
@@ -68,7 +69,18 @@ def _tokenizer() -> transformers.PreTrainedTokenizerFast:
 def texts(count: int, longest: int, shortest: int | None = None) -> list[str]:
     """Return texts of random letters, each a token; lengths evenly from shortest to longest."""
     draw, shortest = random.Random(0), longest if shortest is None else shortest
-    lengths = [draw.randint(shortest, longest) for _ in range(count)]
+    return _letters(draw, [draw.randint(shortest, longest) for _ in range(count)])
+
+
+def texts_like(lengths: Sequence[int], count: int) -> list[str]:
+    """Return texts of random letters whose lengths are spread as those given, in a random order."""
+    draw, ordered = random.Random(0), sorted(lengths)
+    spread = [ordered[len(ordered) * i // count] for i in range(count)]
+    draw.shuffle(spread)
+    return _letters(draw, spread)
+
+
+def _letters(draw: random.Random, lengths: Sequence[int]) -> list[str]:
     return ["".join(draw.choices(string.ascii_letters, k=length)) for length in lengths]
 
 
