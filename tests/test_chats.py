@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import letters, stored, text, tiny
-from test_healing import START, heal, killed_at, weights
+from healings import START, heal, killed_at, weights
 from transformers import LlamaConfig
 
 from lib.data import chats, sets

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_islands import a_map
+from synthetic_maps import a_map
 
 from lib.blocks import BlockDistances
 from lib.models import registry

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import weakref
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ import pytest
 import torch
 from conftest import LAYERS, tiny
 from filelock import FileLock, Timeout
+from healings import RECIPE, START, WEIGHTS, Killed, heal, killed_at, weights
 from peft import PeftConfig
 from torch import nn
 
@@ -26,22 +26,6 @@ from lib.gpu.memory import ActivationBudget
 from lib.healing import lora, packing, training
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
-from replication import profiles
-
-BLOCK = Block(3, 2)
-SMOKE = profiles.recipe("tiny-random", profiles.get("smoke"))
-RECIPE = replace(SMOKE, steps=6, batch=8, learning_rate=0.05)
-WEIGHTS = "adapter_model.safetensors"
-
-
-def heal(base, folder, recipe=RECIPE, **options) -> training.Healed:
-    """Heal the model without BLOCK."""
-    with dropped(base[0], BLOCK):
-        return training.heal(*base, recipe, folder, **options)
-
-
-def weights(healed: training.Healed) -> bytes:
-    return (healed.adapter / WEIGHTS).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +154,7 @@ def test_documents_are_truncated_and_padding_has_no_loss(base):
 
 # ---- each field of a recipe ----------------------------------------------------------------
 
-START = replace(RECIPE, steps=4, batch=4, warmup_steps=1, max_tokens=32)
+
 CHANGES = {
     "steps": 6,
     "max_tokens": 48,
@@ -234,23 +218,6 @@ def test_the_rate_rises_to_its_peak_and_falls_along_a_cosine_or_last(
 # ---- resume --------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """What no handler catches."""
-
-
-@contextmanager
-def killed_at(step: int):
-    """Kill a healing after so many steps."""
-
-    def stop(self, args, state, control, **kwargs):
-        if state.global_step == step:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.CheckpointCallback, "on_step_end", stop)
-        yield
-
-
 def test_continues_after_an_interruption(base, undisturbed, tmp_path, monkeypatch):
     """And counts the seconds before it: 100 a step."""
     with killed_at(4), monkeypatch.context() as patch:
@@ -270,7 +237,7 @@ KILL = """
 import os, sys
 sys.path.insert(0, "tests")
 from lib.models import loading
-from test_healing import heal, training
+from healings import heal, training
 
 def kill(self, args, state, control, **kwargs):
     if state.global_step == 4:

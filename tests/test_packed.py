@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEVICE, real_task, stored, wide_llama, with_real_tokenizer
+from healings import WEIGHTS, killed_at, weights
 from safetensors.torch import load_file
-from test_healing import WEIGHTS, killed_at, weights
 
 from lib import similarity
 from lib.blocks import UNPRUNED, Block

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import LAYERS, letters, make_in_process, stored, text, tiny
-from test_healing import Killed, killed_at
-from test_repair import by_hand, z_of
+from healings import Killed, killed_at
+from least_squares import by_hand, z_of
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from lib import cards, storage

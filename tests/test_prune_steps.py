@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 import torch
 from conftest import LAYERS, letters, logits, stored, tiny
-from test_repair import by_hand, z_of
+from least_squares import by_hand, z_of
 
 from lib import cards, evaluation
 from lib.blocks import UNPRUNED, Block, BlockDistances

@@ -93,6 +93,7 @@ def copy(tmp_path_factory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for folder in ("lib", "replication", "notebooks", "tests", "scripts", "exercises"):
         shutil.copytree(paths.ROOT / folder, root / folder, ignore=ignored)
+    shutil.copy(paths.ROOT / "pyproject.toml", root)  # by which `lib.paths` knows a checkout
     (root / "data").mkdir()
     for name in ("assets", "checkpoints", "recorded", "published.json"):
         (root / "data" / name).symlink_to(paths.ROOT / "data" / name)

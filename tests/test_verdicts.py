@@ -1,7 +1,7 @@
 """Definitions behind verdicts: what a statistic leaves out, and where it cannot tell."""
 
 import numpy as np
-from test_claims import SCORES, a_run, changed, grows, verdict
+from synthetic_runs import SCORES, a_run, changed, grows, verdict
 
 from lib.models import registry
 from replication import claims, profiles, tables
