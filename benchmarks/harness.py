@@ -93,8 +93,10 @@ def task_manager(folder: Path):
 def evaluate(model, tokenizer, names: list[str], manager, batch_size: int) -> list[dict]:
     """lm-eval's samples of one model in memory, task by task, in the order of the questions."""
     samples = evaluated(model, tokenizer, names, manager, batch_size)["samples"]
-    by_task = [sorted(samples[name], key=lambda s: s["doc_id"]) for name in names]
-    return [sample for samples in by_task for sample in samples]
+    ordered = []
+    for name in names:
+        ordered += sorted(samples[name], key=lambda sample: sample["doc_id"])
+    return ordered
 
 
 def evaluated(model, tokenizer, names: list[str], manager, batch_size: int, **options) -> dict:

@@ -155,7 +155,8 @@ def kernels_of_a_gpu() -> Iterator[None]:
 
 
 def _attention(query, key, value, *_, scale: float | None = None, **__) -> torch.Tensor:
-    return FLASH(query, key, value, is_causal=True, scale=scale)[0]
+    outputs = FLASH(query, key, value, is_causal=True, scale=scale)
+    return outputs[0]
 
 
 def _rms_norm(module, x: torch.Tensor) -> torch.Tensor:
@@ -164,4 +165,7 @@ def _rms_norm(module, x: torch.Tensor) -> torch.Tensor:
 
 
 def _dropout(x, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    return torch.native_dropout(x, p, True)[0] if training and p else x
+    if not training or not p:
+        return x
+    dropped, _ = torch.native_dropout(x, p, True)
+    return dropped

@@ -41,17 +41,22 @@ def work(model: ModelOnCard, request: Request, is_shared: bool) -> Work:
 
     is_shared: another result reads the same, so that only the layers after the cut are run.
     """
-    params, block, num_layers = request.params, request.block, len(model.costs.parameters.layers)
+    params, block = request.params, request.block
+    num_layers = len(model.costs.parameters.layers)
     if request.kind == "healing":
         return model.healing(num_layers - block.size, request.recipe)
-    runs = [num_layers - block.stop] * bool(block.size) + [num_layers] * (not is_shared)
+    runs = [num_layers - block.stop] if block.size else []
+    if not is_shared:
+        runs.append(num_layers)
     if request.kind == "damage":  # the whole model, and without each block
         runs += [stop for size in range(1, num_layers) for stop in range(num_layers - size + 1)]
     if request.recipe or request.writes:
         runs = [num_layers - block.size]
     batch = params.get("batch_tokens", params.get("max_tokens"))
     read = model.forward(request.kind, reading(params), runs, batch)
-    return read if not request.writes else _and_written(model, read, params, runs)
+    if request.writes:
+        return _and_written(model, read, params, runs)
+    return read
 
 
 def _and_written(model: ModelOnCard, read: Work, params: dict, runs: Sequence[float]) -> Work:
@@ -104,22 +109,35 @@ class Planned(NamedTuple):
         return self.rows.GB.max()
 
 
+def _job_row(job, missing: list[Request], work: list[Work], model: ModelOnCard) -> tuple:
+    """Return the row of a job, by COLUMNS; its notebook and model may have more."""
+    seconds = sum(map(model.card.seconds, work))
+    if missing:
+        seconds += model.loading
+    hours = seconds / 3600
+    memory = max((of_one.memory for of_one in work), default=0) / 1e9
+    fits = bool(missing) and memory <= model.card.memory
+    names = (registry.label(job.model), job.notebook)
+    return (*names, bool(missing), len(missing), hours, hours, memory, fits)
+
+
+def _adapter_size(model: ModelOnCard, healing: Request) -> float:
+    """Return the GB of what a healing trains."""
+    layers_left = len(model.costs.parameters.layers) - healing.block.size
+    numbers = healing.recipe.rank * layers_left * model.costs.adapter
+    return ADAPTER_BYTES * numbers / 1e9
+
+
 def plan_of(profile: Profile, notebooks: Sequence[str], card: Card) -> Planned:
     """Return the plan of a run on a card."""
     rows, adapters, notes = [], [0.0], {}
     for job, missing, work in planned(profile, notebooks, card):
         model = ModelOnCard(layer_costs(job.model), profile.quantization, card)
-        seconds = sum(map(card.seconds, work)) + bool(missing) * model.loading
-        hours, memory = seconds / 3600, max((each.memory for each in work), default=0) / 1e9
-        names, is_missing = (registry.label(job.model), job.notebook), bool(missing)
-        fits = is_missing and memory <= card.memory
-        rows.append((*names, is_missing, len(missing), hours, hours, memory, fits))
+        rows.append(_job_row(job, missing, work, model))
         for one in missing:
             notes[note(one.params)] = None
             if one.kind == "healing":
-                left = len(model.costs.parameters.layers) - one.block.size
-                numbers = one.recipe.rank * left * model.costs.adapter
-                adapters.append(ADAPTER_BYTES * numbers / 1e9)
+                adapters.append(_adapter_size(model, one))
     by_notebook = pd.DataFrame(rows, columns=COLUMNS).groupby(["model", "nb"], sort=False)
     largest = {"longest": "max", "GB": "max"}
     rows = by_notebook.agg(dict.fromkeys(COLUMNS[2:], "sum") | largest).reset_index()

@@ -124,10 +124,14 @@ def or_recorded(table: pd.DataFrame, profile: Profile, experiment: str) -> pd.Da
 
 def without_few(scores: pd.DataFrame) -> pd.DataFrame:
     """Return scores in which no accuracy on fewer than FEWEST questions has a value."""
-    few = ~scores.task.isin(LOSSES) & scores.value.notna() & (scores.n < FEWEST)
+    is_accuracy = ~scores.task.isin(LOSSES) & scores.value.notna()
+    few = is_accuracy & (scores.n < FEWEST)
     notes = scores.n.map("no answer: {:.0f} questions are too few".format)
-    blank = {name: scores[name].mask(few) for name in ("value", "standard_error")}
-    return scores.assign(**blank, status=scores.status.mask(few, notes))
+    return scores.assign(
+        value=scores.value.mask(few),
+        standard_error=scores.standard_error.mask(few),
+        status=scores.status.mask(few, notes),
+    )
 
 
 def read_all(place: Path) -> Iterator[tuple[str, pd.DataFrame]]:

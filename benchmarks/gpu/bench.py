@@ -123,8 +123,12 @@ class Bench:
 
 def line(names: list[str], cells: list[str]) -> str:
     """The cells that are not empty, each after its name."""
-    filled = [f"{name} {cell}".strip() for name, cell in zip(names, cells, strict=True) if cell]
-    return ", ".join([cells[0], *filled[1:]])
+    parts = []
+    for name, cell in zip(names, cells, strict=True):
+        if cell:
+            parts.append(f"{name} {cell}".strip())
+    parts[0] = cells[0]
+    return ", ".join(parts)
 
 
 # ---- the clock -----------------------------------------------------------------------------

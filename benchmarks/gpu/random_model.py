@@ -68,8 +68,11 @@ def _tokenizer() -> transformers.PreTrainedTokenizerFast:
 
 def texts(count: int, longest: int, shortest: int | None = None) -> list[str]:
     """Return texts of random letters, each a token; lengths evenly from shortest to longest."""
-    draw, shortest = random.Random(0), longest if shortest is None else shortest
-    return _letters(draw, [draw.randint(shortest, longest) for _ in range(count)])
+    draw = random.Random(0)
+    if shortest is None:
+        shortest = longest
+    lengths = [draw.randint(shortest, longest) for _ in range(count)]
+    return _letters(draw, lengths)
 
 
 def texts_like(lengths: Sequence[int], count: int) -> list[str]:
@@ -81,7 +84,8 @@ def texts_like(lengths: Sequence[int], count: int) -> list[str]:
 
 
 def _letters(draw: random.Random, lengths: Sequence[int]) -> list[str]:
-    return ["".join(draw.choices(string.ascii_letters, k=length)) for length in lengths]
+    letters = [draw.choices(string.ascii_letters, k=length) for length in lengths]
+    return ["".join(of_text) for of_text in letters]
 
 
 def mmlu(count: int, length: int, shots: int) -> Task:

@@ -109,10 +109,14 @@ def _keeps_documents_apart(model, max_tokens: int) -> bool:
 
 def _logits_after(model, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return the logits (T, V) of the second of two documents that are joined in one row."""
-    batch = packing.collator(joined=True)([{"documents": [first.tolist(), second.tolist()]}])
+    collate = packing.collator(joined=True)
+    batch = collate([{"documents": [first.tolist(), second.tolist()]}])
     del batch["labels"]
-    batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-    return model(**batch, use_cache=False).logits[0, len(first) :].float()
+    for name, value in batch.items():
+        if torch.is_tensor(value):
+            batch[name] = value.to(model.device)
+    logits = model(**batch, use_cache=False).logits
+    return logits[0, len(first) :].float()
 
 
 def attention(

@@ -50,16 +50,19 @@ class Moments:
 
     def error(self, a: torch.Tensor) -> float:
         """The part of w |y - x|^2 that a map leaves: 1 for the plain cut, 0 for a perfect map."""
-        gain = float((a * (2 * self.cross - self.gram @ a)).sum())
-        return (self.residual_norm - gain) / self.residual_norm if self.residual_norm else 0.0
+        if not self.residual_norm:
+            return 0.0
+        gain = a * (2 * self.cross - self.gram @ a)
+        return (self.residual_norm - float(gain.sum())) / self.residual_norm
 
 
 def moments(before: torch.Tensor, after: torch.Tensor, inputs: torch.Tensor) -> Moments:
     """Of tokens x, y and z, each (N, D)."""
     x, y, z = before.double(), after.double(), inputs.double()
     change = y - x
-    weighted = z / y.square().sum(1, keepdim=True)
-    relative = change.square().sum(1) / y.square().sum(1)
+    square_norms = y.square().sum(1)
+    weighted = z / square_norms[:, None]
+    relative = change.square().sum(1) / square_norms
     return Moments(z.T @ weighted, weighted.T @ change, float(relative.sum()))
 
 
@@ -99,8 +102,11 @@ class Mapped(Block):
 
     def input_after_cut(self, state: torch.Tensor) -> torch.Tensor:
         """x + z A. A map of m needs `reading_ffn`: without it there is no m, a KeyError."""
-        inputs = self.added[FFN] if KINDS.get(self.name) == FFN else state
-        return (state.float() + inputs.float() @ self.change).to(state.dtype)
+        inputs = state
+        if KINDS.get(self.name) == FFN:
+            inputs = self.added[FFN]
+        change = inputs.float() @ self.change
+        return (state.float() + change).to(state.dtype)
 
 
 @contextmanager

@@ -44,9 +44,16 @@ class Model:
 
 def _model(row: dict[str, str]) -> Model:
     config = {name: int(row[column]) for column, name in SIZES.items() if row[column]}
-    config |= {"model_type": row["architecture"], "tie_word_embeddings": row["tied"] == "yes"}
-    revision = row["revision"] or "main"
-    return Model(row["label"], row["family"], row["source"], revision, row["licence"], config)
+    config["model_type"] = row["architecture"]
+    config["tie_word_embeddings"] = row["tied"] == "yes"
+    return Model(
+        label=row["label"],
+        family=row["family"],
+        source=row["source"],
+        revision=row["revision"] or "main",
+        licence=row["licence"],
+        config=config,
+    )
 
 
 MODELS = {row["name"]: _model(row) for row in storage.rows(TABLE)}

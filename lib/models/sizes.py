@@ -25,7 +25,8 @@ class Parameters(NamedTuple):
         """
         count = len(self.layers) if num_layers is None else num_layers
         packed = count * fmean(self.matrices)
-        return packed * matrix + (self.outside + count * fmean(self.layers) - packed) * other
+        every = self.outside + count * fmean(self.layers)
+        return packed * matrix + (every - packed) * other
 
 
 def parameters(model) -> Parameters:

@@ -178,6 +178,9 @@ def table(record: dict) -> str:
 
 def size_table(rows: list[dict]) -> str:
     """Return the table of sizes in Markdown."""
-    names = [name for name in rows[-1] if f"{name}_error" in rows[-1] and "rise" not in name]
-    columns = [(name, *name.split("_", 1)) for name in names]  # with the version and the task
+    last, columns = rows[-1], []
+    for name in last:
+        if f"{name}_error" in last and "rise" not in name:
+            version, task = name.split("_", 1)
+            columns.append((name, version, task))
     return TEMPLATES.get_template("sizes.md.j2").render(rows=rows, columns=columns)

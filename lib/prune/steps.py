@@ -351,7 +351,8 @@ def with_foldable_map(model, blocks: list[Block]) -> list[Block]:
 
 def loss_of(texts: list[str | chats.Chat], max_tokens: int = MAX_TOKENS) -> Task:
     """Return the task of the loss on these texts."""
-    return Task("c4", tuple({"text": text, "max_tokens": max_tokens} for text in texts))
+    examples = [{"text": text, "max_tokens": max_tokens} for text in texts]
+    return Task("c4", tuple(examples))
 
 
 def of_least_loss(

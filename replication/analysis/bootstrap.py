@@ -73,10 +73,12 @@ def ci95(values: np.ndarray, upper: np.ndarray | None = None) -> Interval:
     interval.
     """
     upper = values if upper is None else upper
-    measured = values[0] if np.isneginf(values[0]) else upper[0]
-    is_unbounded = np.isneginf(values[0]) and np.isposinf(upper[0])
-    if is_unbounded or np.isnan(values[0]) or np.isnan(values).mean() > 0.05:
+    is_open_below = np.isneginf(values[0])
+    is_unbounded = is_open_below and np.isposinf(upper[0])
+    is_mostly_defined = np.isnan(values).mean() <= 0.05
+    if is_unbounded or np.isnan(values[0]) or not is_mostly_defined:
         return UNDEFINED
+    measured = values[0] if is_open_below else upper[0]
 
     def ends(levels: tuple[float, float]) -> tuple[float, float]:
         return _quantile(values, levels[0]), _quantile(upper, levels[1])

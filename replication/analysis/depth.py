@@ -93,5 +93,9 @@ def lower_minus_upper(damage: pd.DataFrame, num_layers: int, skip=(1, 1)) -> np.
 
 def _mean_rise(blocks: pd.DataFrame, damage: pd.DataFrame) -> np.ndarray:
     """The rise of each text, mean over sizes of the mean over blocks; NaN if there are none."""
-    rises = [np.mean(list(rows.examples), axis=0) for _, rows in blocks.groupby("block_size")]
-    return np.mean(rises, axis=0) if rises else np.nan * damage.examples.iloc[0]
+    if blocks.empty:
+        return np.nan * damage.examples.iloc[0]
+    rises = []
+    for _, of_size in blocks.groupby("block_size"):
+        rises.append(np.mean(list(of_size.examples), axis=0))
+    return np.mean(rises, axis=0)

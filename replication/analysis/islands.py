@@ -187,9 +187,11 @@ def growth_only(turns: np.ndarray) -> np.ndarray:
     """
     # why this null: rows of figure 4 are rescaled, so that even such a stream, in which no layer
     # belongs to another, has patches of colour; only what it lacks can be the model's doing
-    cosines = np.cos(np.pi * np.minimum(turns, RIGHT_ANGLE))
-    depths = np.concatenate([[0], np.log(cosines).cumsum()])
-    return np.arccos(np.exp(-abs(depths[:, None] - depths))) / np.pi
+    turns = np.minimum(turns, RIGHT_ANGLE)
+    log_cosines = np.log(np.cos(np.pi * turns))
+    depths = np.concatenate([[0], log_cosines.cumsum()])
+    between = abs(depths[:, None] - depths)
+    return np.arccos(np.exp(-between)) / np.pi
 
 
 def twin(matrix: np.ndarray) -> BlockDistances:

@@ -161,12 +161,15 @@ def readouts(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         answered = {questions: answers_by_letter(score) for questions, score in of_set.items()}
         for fitted_on, judged_on in permutations(answered, 2):
             loglikelihoods, answers, weights = answered[judged_on]
-            chosen, shuffled = read_out(*answered[fitted_on][:2], loglikelihoods)
-            value, error = weighted_mean((chosen == answers).astype(float), weights)
+            fit, fit_answers, _ = answered[fitted_on]
+            chosen, shuffled = read_out(fit, fit_answers, loglikelihoods)
+            is_right = (chosen == answers).astype(float)
+            value, error = weighted_mean(is_right, weights)
             nulls = np.average(shuffled == answers, axis=1, weights=weights)
-            row = dict(zip(by, key, strict=True)) | {"judged_on": judged_on}
-            row |= {"fitted_on": fitted_on, "n": len(answers)}
-            row |= {"value": value, "standard_error": error, "null": np.quantile(nulls, QUANTILE)}
+            row = dict(zip(by, key, strict=True))
+            row |= {"judged_on": judged_on, "fitted_on": fitted_on, "n": len(answers)}
+            row |= {"value": value, "standard_error": error}
+            row["null"] = np.quantile(nulls, QUANTILE)
             unbiased = without_bias(loglikelihoods, weights)
             row["answered"] = np.average(correct(loglikelihoods, answers), weights=weights)
             row["unbiased"] = np.average(correct(unbiased, answers), weights=weights)

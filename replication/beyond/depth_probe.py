@@ -120,20 +120,31 @@ def _measured(params: dict) -> list[dict]:
 def answers_of(task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Return the place of each question's right option, and its weight in the mean: (n,), (n,)."""
     answers = [example["answer"] for example in task.examples]
-    return np.array(answers), np.array([example["weight"] for example in task.examples], float)
+    weights = [example["weight"] for example in task.examples]
+    return np.array(answers), np.array(weights, float)
 
 
 def row_of(depth: int, reading: str, chosen: np.ndarray, answers, weights) -> dict:
     """Return a row of the table: how often a reading at a depth has chosen rightly."""
-    value, error = weighted_mean((chosen == answers).astype(float), weights)
-    row = {"depth": depth, "reading": reading, "value": value, "standard_error": error}
-    return row | {"n": len(answers), "answers": answers, "weights": weights}
+    is_right = (chosen == answers).astype(float)
+    value, error = weighted_mean(is_right, weights)
+    return {
+        "depth": depth,
+        "reading": reading,
+        "value": value,
+        "standard_error": error,
+        "n": len(answers),
+        "answers": answers,
+        "weights": weights,
+    }
 
 
 def row_of_letters(depth: int, reading: str, letters: np.ndarray, answers, weights) -> dict:
     """Return that of the likeliest of the letters, (n, letters), and what they score."""
-    row = row_of(depth, reading, letters.argmax(axis=1), answers, weights)
-    return row | {"choices": list(letters.round(3))}
+    likeliest = letters.argmax(axis=1)
+    row = row_of(depth, reading, likeliest, answers, weights)
+    row["choices"] = list(letters.round(3))
+    return row
 
 
 def with_four_options(task: Task) -> Task:
@@ -176,8 +187,10 @@ def read(
     from lib.sweep import scored, target_logprobs
 
     def letters_and_state(model, states, batch) -> list[tuple[np.ndarray, np.ndarray]]:
-        last = states[batch.row, batch.position].float().cpu().numpy().astype(np.float16)
-        return list(zip(scored(model, states, batch), last, strict=True))
+        last = states[batch.row, batch.position]
+        last = last.float().cpu().numpy().astype(np.float16)
+        letters = scored(model, states, batch)
+        return list(zip(letters, last, strict=True))
 
     rows = [row for of_example in task.rows(tokenizer) for row in of_example]
     with dropped(model, block):

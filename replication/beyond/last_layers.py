@@ -64,13 +64,16 @@ def last_layers(name: str, distances, profile: Profile) -> list[Request]:
 
 def sizes(layers: int, profile: Profile) -> list[int]:
     """Return numbers of layers to drop: every second one, up to DEEPEST of all, at least 1."""
-    return [n for n in profile.block_sizes(layers)[::2] if n <= max(1, DEEPEST * layers)]
+    most = max(1, DEEPEST * layers)
+    every_second = profile.block_sizes(layers)[::2]
+    return [n for n in every_second if n <= most]
 
 
 def blocks(layers: int, kept: int, sizes: list[int]) -> list[Block]:
     """Return the blocks of `sizes` that end before the last `kept` layers, where a layer before
     stays."""
-    return [Block(layers - kept - n, n) for n in sizes if n + kept < layers]
+    end = layers - kept
+    return [Block(end - n, n) for n in sizes if n < end]
 
 
 def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:

@@ -38,7 +38,8 @@ def cross_fitted(
     def weights_without(held: Sequence[int], strengths) -> np.ndarray:
         """(strengths, D, 1 + shuffles), fitted on the folds but those of `held`."""
         kept = [products[fold] for fold in range(FOLDS) if fold not in held]
-        return solved(sum(gram for gram, _ in kept), sum(cross for _, cross in kept), strengths)
+        grams, crosses = zip(*kept, strict=True)
+        return solved(sum(grams), sum(crosses), strengths)
 
     errors = np.zeros((FOLDS, len(STRENGTHS), len(labels)))
     for pair in combinations(range(FOLDS), 2):
@@ -65,7 +66,10 @@ def cross_fitted(
 def _products(inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums of x x^T, (D, D), and of x t^T, (D, sets)."""
     flat = inputs.reshape(-1, inputs.shape[-1])
-    return flat.T @ flat, flat.T @ targets.reshape(len(flat), -1)
+    flat_targets = targets.reshape(len(flat), -1)
+    gram = flat.T @ flat
+    cross = flat.T @ flat_targets
+    return gram, cross
 
 
 def stratified(answers: np.ndarray) -> np.ndarray:

@@ -280,9 +280,11 @@ def robustness(run: RunTables) -> Iterator[Verdict]:
 
 def _answered(run: RunTables, model: str) -> dict[str, Curve | None]:
     """Return the unhealed curves of the question sets that a model answers."""
-    signals = run.signals("scores", model, SHARED)
-    tasks = [task for task, signal in signals.items() if signal >= SIGNAL]
-    return {task: run.line("scores", model=model, task=task, **UNHEALED) for task in tasks}
+    lines = {}
+    for task, signal in run.signals("scores", model, SHARED).items():
+        if signal >= SIGNAL:
+            lines[task] = run.line("scores", model=model, task=task, **UNHEALED)
+    return lines
 
 
 def depth(run: RunTables) -> Iterator[Verdict]:

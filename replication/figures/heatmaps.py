@@ -137,8 +137,9 @@ def figure_1c(name: str, distances: BlockDistances, deepest: int) -> Figure:
 def published_starts(name: str, num_layers: int) -> dict[int, int]:
     """Return l*(n) of a model by n, as third-party scripts have it for four of the paper's seven;
     empty for all others, and for a copy with fewer layers."""
-    published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
-    starts = dict(enumerate(published["best_starts"].get(name, []), start=1))
+    file = paths.DATA / "published.json"
+    best_starts = json.loads(file.read_text(encoding="utf-8"))["best_starts"]
+    starts = dict(enumerate(best_starts.get(name, []), start=1))
     fits = all(start + n <= num_layers for n, start in starts.items())
     return starts if fits else {}
 

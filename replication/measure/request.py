@@ -217,8 +217,11 @@ def _counts() -> dict[str, dict[str, str]]:
     A task without a row has settings of its own name, as "sciq_questions" of a task "sciq", else
     those of its set of questions, else those of any task, as "task_questions".
     """
-    rows = storage.rows(Path(__file__).with_name("counts.csv"))
-    return {row.pop("task"): {name: cell for name, cell in row.items() if cell} for row in rows}
+    counts = {}
+    for row in storage.rows(Path(__file__).with_name("counts.csv")):
+        task = row.pop("task")
+        counts[task] = {name: cell for name, cell in row.items() if cell}
+    return counts
 
 
 COUNTS = _counts()

@@ -118,7 +118,8 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
 
 def _all_but_block(r: Request) -> str:
     """The same for requests that differ in their block only."""
-    return cache.key(r.kind, {k: v for k, v in r.params.items() if k not in BLOCK})
+    others = {name: value for name, value in r.params.items() if name not in BLOCK}
+    return cache.key(r.kind, others)
 
 
 def row_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
@@ -151,8 +152,10 @@ def prompt_digest(task: evaluation.Task) -> str:
 
     The key of a result does not know what a function makes of its arguments.
     """
-    question = [task.examples[0].get(name) for name in ("prompt", "choices", "text")]
-    return hashlib.sha256(cache.canonical(question).encode()).hexdigest()[:12]
+    first = task.examples[0]
+    question = [first.get(name) for name in ("prompt", "choices", "text")]
+    content = cache.canonical(question).encode()
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _heal(r: Request) -> str:

@@ -132,7 +132,9 @@ def scores_of(task: str, own: Tables) -> pd.DataFrame:
 
 def unhealed_scores(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """Return the measured scores of a task that are not healed."""
-    return table[(table.task == task) & (table.treatment != "healed") & table.value.notna()]
+    of_task = table[table.task == task]
+    unhealed = of_task[of_task.treatment != "healed"]
+    return unhealed[unhealed.value.notna()]
 
 
 def whole_of(scores: pd.DataFrame) -> dict:

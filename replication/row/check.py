@@ -33,7 +33,8 @@ def read(file: Path) -> dict:
 
 def read_all(folder: Path | None = None) -> dict[str, dict]:
     """Return all rows by the names of their files. Raises RowError for the first broken one."""
-    return {file.stem: read(file) for file in sorted((folder or ROWS).glob("*.json"))}
+    files = sorted((folder or ROWS).glob("*.json"))
+    return {file.stem: read(file) for file in files}
 
 
 def write(row: dict, folder: Path) -> Path:

@@ -119,7 +119,8 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
 def _of_weights(params: dict, table: pd.DataFrame) -> pd.DataFrame | None:
     """Return the rows that were measured with the weights of a request; None if none were."""
     weights = pd.Series({key: params[key] or "" for key in WEIGHTS})
-    rows = table[(table[WEIGHTS].fillna("") == weights).all(axis=1)]
+    is_same = table[WEIGHTS].fillna("") == weights
+    rows = table[is_same.all(axis=1)]
     return None if rows.empty else rows
 
 
@@ -153,11 +154,14 @@ def _treatment(score) -> str:
 def _texts(params: dict) -> tuple[tuple[str, ...], dict[tuple[int, int], list[str]]]:
     """Return the prompts, and by block what these weights write after them, if it is recorded."""
     file = paths.continuations(params["model"])
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else ["{}"]
-    header, *blocks = map(json.loads, lines)
-    if any(header.get(key) != params[key] for key in WEIGHTS):
+    if not file.exists():
         return (), {}
-    return tuple(header["prompts"]), {tuple(of["block"]): of["texts"] for of in blocks}
+    lines = file.read_text(encoding="utf-8").splitlines()
+    header, *blocks = map(json.loads, lines)
+    if any(header[key] != params[key] for key in WEIGHTS):
+        return (), {}
+    texts = {tuple(written["block"]): written["texts"] for written in blocks}
+    return tuple(header["prompts"]), texts
 
 
 # ---- to the page ----------------------------------------------------------------------------

@@ -79,10 +79,14 @@ def _question_set(name: str) -> dict:
 
 def _scores(table: str, task: str) -> dict[tuple[str, int], dict]:
     """Return the unhealed scores of a task in a recorded table, by strategy and layers dropped."""
-    scores = tables.read_file(paths.RECORDED / RECORD_PROFILE / f"{table}.parquet")
-    is_one = (scores.model == MODEL) & (scores.task == task) & (scores.treatment != "healed")
-    rows = scores[is_one & scores.value.notna()].to_dict("records")
-    return {(row["strategy"], int(row["block_size"])): row for row in rows}
+    folder = paths.RECORDED / RECORD_PROFILE
+    scores = tables.read_file(folder / f"{table}.parquet")
+    scores = scores[(scores.model == MODEL) & (scores.task == task)]
+    scores = scores[(scores.treatment != "healed") & scores.value.notna()]
+    by_cut = {}
+    for row in scores.to_dict("records"):
+        by_cut[row["strategy"], int(row["block_size"])] = row
+    return by_cut
 
 
 def _cut(score: dict, by_content: dict | None, kept: list[int]) -> dict:
