@@ -1,11 +1,14 @@
 """`make prune` with a budget: the table of sizes, and the choice by it."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 import torch
 from conftest import LAYERS, make_in_process, stored, text, tiny
 
 from lib import storage
+from lib.evaluation import TASK_SPECS, Task
 from lib.models import loading
 from lib.prune import Options, prune, sizes, steps
 
@@ -149,3 +152,14 @@ def test_speed_lies_between_what_was_measured():
     rows = sizes._rows({"c4": versions}, times, 2)
     assert [row["tokens_per_second"] for row in rows] == pytest.approx([2.5, 10 / 3, 5, 10])
     assert [row["speed"] for row in rows] == pytest.approx([1, 4 / 3, 2, 4])
+
+
+def test_questions_of_a_task_file_that_changed_are_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "check_room", lambda *_: None)
+    monkeypatch.setattr(sizes, "measure", lambda work, checkpoint: [])
+    checkpoint, call = SimpleNamespace(num_layers=6), Options("any", sizes="table")
+    tables = []
+    for question in "aba":
+        task = Task("lm_eval:riddles", ({"prompt": question},), TASK_SPECS["arc_easy"])
+        tables.append(steps.table_of_sizes(call, checkpoint, [task], tmp_path, "revision")[1])
+    assert tables[0] == tables[2] != tables[1]

@@ -1,5 +1,6 @@
 """`prune`, and its steps: check, choose, map, heal, save."""
 
+import hashlib
 import math
 import shutil
 from collections.abc import Iterable, Iterator
@@ -148,7 +149,9 @@ def table_of_sizes(
     check_room(options.without_budget(checkpoint.num_layers - 1), checkpoint, folder.parent / "x")
     if options.gb is not None:
         check_gb(options.gb, checkpoint)
-    table = folder / f"sizes-{options.table_key(revision)}"
+    own = [task.examples for task in tasks if task.own_spec]  # whose files may have changed
+    digest = f"-{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}" if own else ""
+    table = folder / f"sizes-{options.table_key(revision)}{digest}"
     rows = sizes.measure(Work(options, list(tasks), table, {"versions": []}), checkpoint)
     loading.release()
     return rows, table
