@@ -7,6 +7,8 @@ lib/models/families.csv; it has "yes", or why not:
 - cut: its distances are measured, and a block is dropped. The logits are those of the whole model
   whose dropped layers hand their input on.
 - reloaded: they still are if transformers reads the saved checkpoint.
+- written: the text that this checkpoint writes token by token, with a cache of keys and values or
+  states, has the logits that it has where all is read anew for each token.
 - joined: a healing joins documents in one row; else it pads them.
 - folded: a map can be folded into a layer before the cut; else REPAIR=map ends with a sentence.
 
@@ -35,10 +37,10 @@ from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances
 
 TABLE = paths.ROOT / "lib" / "models" / "families.csv"
-COLUMNS = ("cut", "reloaded", "joined", "folded")
+COLUMNS = ("cut", "reloaded", "written", "joined", "folded")
 YES, NO = "yes", "no"
 BLOCK = Block(3, 2)
-TEXTS, TOKENS = 2, 12
+TEXTS, TOKENS, WRITTEN = 2, 12, 4
 SECONDS = 600
 SIZES = {  # the names that configurations have for them
     128: "vocab_size unpadded_vocab_size max_position_embeddings n_positions mamba_d_ssm",
@@ -56,8 +58,12 @@ SIZES = {  # the names that configurations have for them
     0: "pad_token_id",
 }
 OF_LATENT_ATTENTION = {"num_key_value_heads": 4}  # where each head has keys and values of its own
+BOTH_KINDS = ["linear_attention", "full_attention"] * 4  # a cache needs attention in what is left
 OF_FAMILY = {  # what the number of layers does not change in a configuration
+    "bamba": {"attn_layer_indices": [1, 5, 7]},
     "gpt_neo": {"attention_types": [[["global", "local"], 4]]},
+    "granitemoehybrid": {"layer_types": BOTH_KINDS},
+    "kimi_linear": {"layer_types": BOTH_KINDS},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4},
     "nemotron_h": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"] * 2},
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 4},
@@ -115,6 +121,7 @@ def outcome(family: str) -> dict[str, str]:
         steps = {
             "cut": lambda: cut(whole),
             "reloaded": lambda: reloaded(whole, tokenizer, f"{folder}/cut"),
+            "written": lambda: written(f"{folder}/cut"),
             "joined": lambda: attention.can_join_documents(whole, TOKENS),
             "folded": lambda: linear.can_fold(whole, BLOCK.start - 1),
         }
@@ -138,6 +145,18 @@ def reloaded(whole, tokenizer, folder: str) -> bool:
     with torch.inference_mode():
         logits = saved(ids, use_cache=False).logits
     torch.testing.assert_close(logits, expected_logits(whole, ids))
+    return True
+
+
+def written(folder: str) -> bool:
+    """Write with the saved model. Raises AssertionError for other logits with a cache."""
+    saved, logits = AutoModelForCausalLM.from_pretrained(folder), []
+    settings = {"do_sample": False, "min_new_tokens": WRITTEN, "max_new_tokens": WRITTEN}
+    settings |= {"output_logits": True, "return_dict_in_generate": True}
+    for use_cache in (True, False):
+        text = saved.generate(example(), use_cache=use_cache, **settings)
+        logits.append(torch.stack(text.logits))
+    torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
     return True
 
 

@@ -84,12 +84,14 @@ def ledger() -> str:
 def families() -> str:
     """How many families of decoders can be cut, joined and folded."""
     rows = [row for row in storage.rows(FAMILIES) if not row["cut"].startswith("Not tried")]
-    cut, joined, folded = (
-        sum(row[column] == "yes" for row in rows) for column in ("cut", "joined", "folded")
+    cut, written, joined, folded = (
+        sum(row[column] == "yes" for row in rows)
+        for column in ("cut", "written", "joined", "folded")
     )
     return (
         f"  `make nightly` tries a tiny model of each of {len(rows)} families. Of these, {cut} can "
-        f"be cut. In {joined} a healing joins documents in one row, in the others it pads them. "
+        f"be cut. {written} of those write with a cache, token by token, as they do without one. "
+        f"In {joined} a healing joins documents in one row, in the others it pads them. "
         f"Into {folded} a linear map can be folded. [A table](models/families.csv) says which, "
         "and why others cannot be cut.\n"
     )
