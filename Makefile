@@ -20,6 +20,7 @@
 #   BY=similarity       or loss; or map: the loss after REPAIR=map
 #   REPAIR=map  HEAL=n  repairs of the cut; HEAL: on n times 1,024 tokens, or STEPS=n, with
 #                       LR, RANK, BATCH (sequences a step), SEQUENCE (their tokens, to 4,096), SEED
+#   TEACHER=1           the healing learns what the whole model predicts, not the text alone
 #   NF4=1               heal on packed weights, as on a small card
 #   TASKS="arc_easy"    what is asked besides the loss, in place of 100 MMLU questions; lm_eval:winogrande is a task of
 #                       lm-eval, lm_eval:my/task.yaml a file of one (pip install 'lm-eval[hf]')
@@ -51,7 +52,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 OF_RUN := --profile $(PROFILE)$(if $(RANKS),-$(RANKS)-ranks) $(if $(MODELS),--models $(MODELS)) $(if $(TEXTS),--texts "$(TEXTS)")
 RUN := $(BIN)/python -m replication $(OF_RUN) $(if $(ONLY),--only $(ONLY)) $(if $(LIMIT),--limit $(LIMIT)) \
 	$(if $(STEPS),--steps $(STEPS)) $(if $(DTYPE),--dtype $(DTYPE)) $(if $(ENGINE),--engine $(ENGINE))
-OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL STEPS LR RANK BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT
+OPTIONS := LAYERS GB LOSS SPEED SIZES START BY REPAIR HEAL STEPS TEACHER LR RANK BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT
 PRUNE := $(BIN)/python -m lib $(if $(PLAN),plan $(if $(CARD),--card $(CARD)),prune) "$(MODEL)" "$(OUT)" \
 	$(foreach name,$(OPTIONS),$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) "$($(name))"))
 LINKED := CONTRIBUTING.md LOG.md PREREGISTERED.md REPORT.md data figures lib replication# what notebooks link to

@@ -177,9 +177,12 @@ class ModelOnCard(NamedTuple):
         from .healing.packing import micro_batches
 
         costs = self.costs
+        taught = len(costs.parameters.layers) if recipe.teacher else 0  # layers of the teacher
         whole = min(self.card.memory * 1e9, ENDLESS)
-        free = whole - self.weights(num_layers)
-        budget = memory.activation_budget(costs, free, recipe.rank, num_layers)
+        free = whole - self.weights(max(num_layers, taught))
+        budget = memory.activation_budget(
+            costs, free, recipe.rank, num_layers, models=1 + recipe.teacher
+        )
         most = min(at_once or memory.MICRO_BATCH, memory.MICRO_BATCH)
         micro_batch = micro_batches(recipe.batch, most)[0]
         row = micro_batch * fmean(lengths(recipe.max_tokens, recipe.packed))
@@ -187,14 +190,14 @@ class ModelOnCard(NamedTuple):
         # FLOPs of adapters beyond those of rank 1, which are counted, and the bytes of their thin
         # products: forward, back to the input and back to the adapters
         thin = np.array([6 * (recipe.rank - 1), 3 * BYTES]) * costs.adapter
-        # forward through all layers, again through some, and back through all
-        forward = num_layers + budget.num_recomputed(row)
+        # forward through all layers, those of the teacher, again through some, and back through all
+        forward = num_layers + taught + budget.num_recomputed(row)
         flops, moved = (
             num_rows
             * row
             * (forward * costs.forward + num_layers * (costs.training - costs.forward + thin))
         )
-        flops += 2 * num_rows * row * costs.head
+        flops += (2 + recipe.teacher) * num_rows * row * costs.head
         read = num_rows * self.weights_read(forward + num_layers)
         kept = budget.outside + num_layers * budget.layer if whole == ENDLESS else budget.least
         held = whole - budget.memory + recipe.max_tokens * kept

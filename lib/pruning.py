@@ -1,7 +1,7 @@
 """Remove a block of consecutive layers: in memory, reversibly, or into an ordinary checkpoint."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -21,14 +21,15 @@ GPU_TOLERANCE = 0.1  # which computes in another order than the CPU that reads t
 
 
 @contextmanager
-def dropped(model, block: Block) -> Iterator[None]:
+def dropped(model, block: Block) -> Iterator[Callable[[], AbstractContextManager]]:
     """The model without `block`: layers, configuration and layer indices follow the cut.
 
     Everything is restored on exit, also after an error. Inside, the model is an ordinary HF
-    model of L - size layers: it generates with a cache and saves.
+    model of L - size layers: it generates with a cache and saves. Yields what brings the block back
+    for a while, as in `with dropped(model, block) as whole: … with whole(): …`.
     """
-    with only_layers(model, block.kept(len(decoder_layers(model)))):
-        yield
+    with only_layers(model, block.kept(len(decoder_layers(model)))) as cut:
+        yield cut.undone
 
 
 def save_pruned(model, tokenizer, block: Block, folder: str | Path) -> Path:

@@ -19,8 +19,8 @@ WEIGHTS = "adapter_model.safetensors"
 
 def heal(base, folder, recipe=RECIPE, **options) -> training.Healed:
     """Heal the model without BLOCK."""
-    with dropped(base[0], BLOCK):
-        return training.heal(*base, recipe, folder, **options)
+    with dropped(base[0], BLOCK) as whole:
+        return training.heal(*base, recipe, folder, **{"whole": whole} | options)
 
 
 def weights(healed: training.Healed) -> bytes:

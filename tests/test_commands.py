@@ -70,8 +70,8 @@ TAKES = {  # beside those of the installation
     "plan": f"{RUN} ONLY CARD",
     "report": "PROFILE MODELS RANKS TEXTS",
     "row": "MODEL DTYPE LIMIT PLAN CARD",
-    "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL STEPS LR RANK "
-    "BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT",
+    "prune": "MODEL OUT PLAN CARD LAYERS START SIZES GB LOSS SPEED BY REPAIR HEAL STEPS TEACHER "
+    "LR RANK BATCH SEQUENCE SEED NF4 TASKS TEXTS SOURCE LIMIT",
     "gpu": "TINY",
     **dict.fromkeys(["record", "lab", "explorer", "questions", "test", "test-all", "nightly"], ""),
 }

@@ -1,5 +1,6 @@
 """Healing: the recipe followed, resumed byte for byte, and a model that comes back whole."""
 
+import copy
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
@@ -16,14 +18,15 @@ import pytest
 import torch
 from conftest import LAYERS, tiny
 from filelock import FileLock, Timeout
-from healings import RECIPE, START, WEIGHTS, Killed, heal, killed_at, weights
+from healings import BLOCK, RECIPE, START, WEIGHTS, Killed, heal, killed_at, weights
 from peft import PeftConfig
 from torch import nn
 
 from lib.blocks import Block
 from lib.data import sets
 from lib.gpu.memory import ActivationBudget
-from lib.healing import lora, packing, training
+from lib.healing import linear, lora, packing, training
+from lib.healing.attention import attending_within_documents
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 
@@ -170,6 +173,7 @@ CHANGES = {
     "all_linear": True,
     "decay_steps": 2,
     "beginnings_first": True,
+    "teacher": True,
 }
 
 
@@ -213,6 +217,75 @@ def test_the_rate_rises_to_its_peak_and_falls_along_a_cosine_or_last(
     assert decays == {0}
     config = json.loads((healed.adapter / "adapter_config.json").read_text())
     assert config["lora_alpha"] == config["r"] == START.rank
+
+
+# ---- a teacher -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_teacher_is_the_whole_model_and_the_gradient_that_of_its_distribution(
+    llama, joined, mapped
+):
+    """Against another whole model, and softmax(student) - softmax(whole) at each target."""
+    whole_model, recipe = copy.deepcopy(llama), replace(RECIPE, dropout=0.5)
+    change = 0.3 * torch.randn(llama.config.hidden_size, llama.config.hidden_size)
+    sequence = {"documents": [[5, 6, 7, 8], [9, 10, 11]]}
+    sequence["labels"] = [[5, 6, -100, 8], [-100, -100, 11]]
+    targets = [(0, 0), (0, 2), (1, 1)]  # document and place of what predicts 6, 8 and 11
+    with ExitStack() as stack:
+        whole = stack.enter_context(dropped(llama, BLOCK))
+        if mapped:
+            linear.add_map_hook(llama, BLOCK, change)
+        wrapped = stack.enter_context(lora.new_lora(llama, recipe))
+        randomise(wrapped, std=0.3)
+        wrapped.train()
+        if joined:
+            stack.enter_context(attending_within_documents(llama))
+        batch = packing.collator(joined)([sequence])
+        labels = batch.pop("labels")
+        trained = [p for p in wrapped.parameters() if p.requires_grad]
+
+        def student() -> torch.Tensor:
+            torch.manual_seed(0)  # of dropout
+            logits = wrapped(**batch).logits
+            rows = logits[0].split([4, 3]) if joined else logits
+            return torch.stack([rows[document][place] for document, place in targets])
+
+        logits = student()
+        documents = [torch.tensor([ids]) for ids in sequence["documents"]]
+        expected = torch.stack(
+            [whole_model(documents[document]).logits[0, place] for document, place in targets]
+        ).softmax(-1)
+        gradients = torch.autograd.grad(logits, trained, (logits.softmax(-1) - expected) / 5)
+
+        teacher = training.Teacher(wrapped, whole)
+        torch.manual_seed(0)
+        outputs = wrapped(**batch)
+        loss = teacher.loss(outputs, labels, torch.tensor(5))
+        found = torch.autograd.grad(loss, trained)
+        assert wrapped.training and all(layer.training for layer in llama.model.layers)
+        assert trained == [p for p in wrapped.parameters() if p.requires_grad]
+    for gradient, other in zip(gradients, found, strict=True):
+        torch.testing.assert_close(other, gradient, atol=1e-6, rtol=1e-4)
+    divergence = (expected * (expected.log() - logits.log_softmax(-1))).sum() / 5
+    assert loss.item() == pytest.approx(divergence.item(), rel=1e-4)
+    assert not any(module.training for module in llama.modules())
+    if not mapped:
+        ids = documents[0]
+        assert torch.equal(llama(ids).logits, whole_model(ids).logits)
+
+
+def test_a_healing_with_a_teacher_nears_the_whole_model_and_resumes(base, tmp_path):
+    recipe = replace(RECIPE, teacher=True)
+    healed = heal(base, tmp_path / "alone", recipe)
+    assert min(healed.losses) >= 0 and healed.losses[-1] < healed.losses[0]
+    with killed_at(4):
+        heal(base, tmp_path / "killed", recipe)
+    resumed = heal(base, tmp_path / "killed", recipe)
+    assert weights(resumed) == weights(healed) and resumed.losses == healed.losses
+    with pytest.raises(ValueError, match="give heal what `dropped` yields"):
+        heal(base, tmp_path / "none", recipe, whole=None)
 
 
 # ---- resume --------------------------------------------------------------------------------

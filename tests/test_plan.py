@@ -96,6 +96,17 @@ def test_adapters_of_any_rank_take_the_flops_that_are_counted_of_them(monkeypatc
     assert planned.flops > of_one.flops
 
 
+def test_a_teacher_reads_the_same_tokens_once_with_all_layers():
+    model = cards.ModelOnCard(counting.layer_costs(tiny("mistral").config), None, CARD)
+    plain, taught = (
+        model.healing(4, replace(RECIPE, packed=True, teacher=t)) for t in (False, True)
+    )
+    tokens = RECIPE.steps * RECIPE.batch * RECIPE.max_tokens
+    read = model.forward("teacher", cards.Reading(tokens, tokens), [6], tokens)
+    assert taught.flops - plain.flops == pytest.approx(read.flops)
+    assert taught.memory > plain.memory
+
+
 # ---- hours and memory ------------------------------------------------------------------------
 
 

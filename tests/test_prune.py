@@ -233,6 +233,7 @@ def test_user_texts_choose_fit_heal_and_judge(model, tmp_path, monkeypatch, caps
     assert key == options("elsewhere", texts=str(file), tasks="arc_easy").key("revision")
     assert key not in (call.key("other"), options(model, texts=str(file), heal=1).key("revision"))
     of_healing = {"lr": 0.1, "rank": 4, "batch": 2, "seed": 1, "steps": 3, "sequence": 512}
+    of_healing["teacher"] = 1
     calls = [call, options(model, texts=str(file), heal=1)]
     for name, value in of_healing.items():
         one = {"heal": 0 if name == "steps" else 1, name: value}
@@ -392,6 +393,8 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=2 SEQUENCE=15": "SEQUENCE must be at least 16, not 15",
     "LAYERS=2 SEQUENCE=4097": "SEQUENCE can be 4,096 at most, not 4,097",
     "MODEL=medium LAYERS=2 SEQUENCE=513": "medium reads at most 512 tokens; SEQUENCE is 513",
+    "LAYERS=2 TEACHER=1": "TEACHER is of a healing: add HEAL or STEPS",
+    "LAYERS=2 HEAL=1 TEACHER=2": "TEACHER cannot be 2: choose among 1",
     "LAYERS=2 RANK=4": "RANK is of a healing: add HEAL or STEPS",
     "LAYERS=2 BATCH=4": "BATCH is of a healing: add HEAL or STEPS",
     "SIZES=table STEPS=8": "SIZES=table measures and heals nothing",

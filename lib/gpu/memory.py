@@ -43,15 +43,17 @@ class ActivationBudget:
         return min(self.num_layers, ceil(lacking / (self.layer - self.state)))
 
 
-def activation_budget(costs, memory: float, rank: int, num_layers: int, element: int = 2):
+def activation_budget(
+    costs, memory: float, rank: int, num_layers: int, element: int = 2, models: int = 1
+):
     """Return the budget of a healing that trains so many layers, with adapters of that rank.
 
     costs: `counting.LayerCosts` of the model. memory: bytes that its weights leave. element: bytes
-    of a number.
+    of a number. models: whose logits a row keeps: 2 with a teacher.
     """
     adapters = ADAPTER_BYTES * rank * num_layers * costs.adapter
     layer, state = costs.kept * element / 2, costs.state * element
-    return ActivationBudget(memory - adapters, costs.loss, layer, state, num_layers)
+    return ActivationBudget(memory - adapters, models * costs.loss, layer, state, num_layers)
 
 
 def gpu_memory(device) -> int:

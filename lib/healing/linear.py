@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ..blocks import Block
-from ..models.decoder import residual_stream, run_decoder
+from ..models.decoder import decoder_config, residual_stream, run_decoder
 from ..models.layers import only_layers
 from . import lora
 
@@ -150,10 +150,15 @@ def fold(model, block: Block, change: torch.Tensor) -> None:
 def add_map_hook(model, block: Block, change: torch.Tensor) -> None:
     """Make the layer before `block` give m (1 + A), beside weights that stay as they are, packed.
 
-    It is not saved with the model.
+    Call it within `pruning.dropped`: it does nothing while the block is back, and is not saved with
+    the model.
     """
+    config = decoder_config(model)
+    num_left = config.num_hidden_layers
 
     def changed(module, args, output):
+        if config.num_hidden_layers > num_left:
+            return output
         return output + (output.float() @ change.to(output.device)).to(output.dtype)
 
     projection(model, block.start - 1).register_forward_hook(changed)

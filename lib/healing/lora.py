@@ -108,6 +108,8 @@ def _adapted(layer: LoraLayer, x: torch.Tensor) -> torch.Tensor:
     not 146, for which no memory is planned.
     """
     projected = layer.base_layer(x)
+    if layer.disable_adapters:
+        return projected
     lowering, raising = (m["default"].weight.to(x.dtype) for m in (layer.lora_A, layer.lora_B))
     lowered = functional.linear(layer.lora_dropout["default"](x), lowering)
     return projected + functional.linear(lowered, raising)

@@ -21,3 +21,4 @@ class Recipe:
     all_linear: bool = False  # adapters on all linear layers, not on those of the FFNs alone
     decay_steps: int = 0  # the last ones, where the rate falls to 0; 0: a cosine after the warm-up
     beginnings_first: bool = False  # packed: all documents are begun before one goes on
+    teacher: bool = False  # learns the whole model's next-token distribution, not the next token

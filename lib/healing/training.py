@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from accelerate.utils import AutocastKwargs
 from accelerate.utils.memory import clear_device_cache
 from filelock import FileLock
+from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments
 from transformers.loss.loss_utils import ForCausalLMLoss
@@ -33,7 +34,7 @@ from .. import storage
 from ..models.decoder import check_tokens, decoder_layers
 from ..models.machine import is_out_of_memory
 from . import lora, packing
-from .attention import attending_with, isolated_documents
+from .attention import attending_with, can_join_documents, isolated_documents
 from .recipe import Recipe
 
 MICRO_BATCH = 16  # sequences at a time, at most
@@ -71,6 +72,7 @@ def heal(
     folder: str | Path,
     micro_batch: int = MICRO_BATCH,
     held_out_loss: Callable[[], float] | None = None,
+    whole: Callable[[], AbstractContextManager] | None = None,
 ) -> Healed:
     """Fine-tune LoRA adapters of a model, of a pruned one within `pruning.dropped`, into `folder`.
 
@@ -82,17 +84,25 @@ def heal(
     micro_batch: the most sequences at a time; only divisors of the batch are tried.
     held_out_loss: measures the model on texts that are not trained on, before the first step and
     WATCHED times on the way. Each result is printed in a line, and changes nothing.
-    Raises ValueError for a folder that has a healing of another recipe, or of other layers.
+    whole: what `pruning.dropped` yields; a recipe with a teacher needs it.
+    Raises ValueError for a folder that has a healing of another recipe, or of other layers, and for
+    a teacher without `whole`.
     """
     folder = Path(folder)
+    if recipe.teacher and whole is None:
+        raise ValueError("A teacher is the whole model: give heal what `dropped` yields, as whole.")
+    whole = whole if recipe.teacher else None
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         _check_begun(model, recipe, folder)
         if finished := _load_result(folder):
             return finished
         watch = HeldOut(model, held_out_loss, recipe.steps) if held_out_loss else None
-        with isolated_documents(model, recipe.max_tokens) as joined:
+        with whole() if whole else nullcontext():  # other kinds of layers may be in the block
+            joins = can_join_documents(model, recipe.max_tokens) if whole else True
+        documents = isolated_documents(model, recipe.max_tokens)
+        with documents if joins else nullcontext(False) as joined:
             healed = _heal_within_memory(
-                model, tokenizer, recipe, folder, micro_batch, joined, watch
+                model, tokenizer, recipe, folder, micro_batch, joined, watch, whole
             )
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
             _save_result(folder, healed)
@@ -114,7 +124,7 @@ def _check_begun(model, recipe: Recipe, folder: Path) -> None:
 
 
 def _heal_within_memory(
-    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, joined: bool, watch
+    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, joined: bool, watch, whole
 ) -> Healed:
     """Train, with fewer sequences at a time as long as memory runs out.
 
@@ -135,7 +145,7 @@ def _heal_within_memory(
         try:
             with lora.new_lora(model, recipe) as wrapped:
                 steps, held_out = _train(
-                    wrapped, collate, sequences, recipe, folder, micro, budget, watch
+                    wrapped, collate, sequences, recipe, folder, micro, budget, watch, whole
                 )
                 is_finite = all(math.isfinite(step["loss"]) for step in steps)
                 status = "ok" if is_finite else "diverged"
@@ -171,7 +181,8 @@ def _fit_to_gpu(model, recipe: Recipe, micro_batch: int):
 
     costs, free = counting.layer_costs(model.config), memory.free_memory(model.device)
     num_layers = len(decoder_layers(model))
-    budget = memory.activation_budget(costs, free, recipe.rank, num_layers, model.dtype.itemsize)
+    element, models = model.dtype.itemsize, 1 + recipe.teacher
+    budget = memory.activation_budget(costs, free, recipe.rank, num_layers, element, models)
     return budget, min(micro_batch, memory.MICRO_BATCH)
 
 
@@ -183,6 +194,40 @@ def _loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> to
     """
     logits = outputs.logits
     return ForCausalLMLoss(logits, labels, logits.shape[-1], num_items_in_batch)
+
+
+class Teacher:
+    """The whole model's next-token distribution as what a healing learns: knowledge distillation.
+
+    The weights are the student's own: before it reads a micro-batch, the same tokens are read with
+    all layers, without adapter, dropout and gradient.
+    """
+
+    def __init__(self, wrapped, whole: Callable[[], AbstractContextManager]):
+        self.wrapped, self.whole, self.logits = wrapped, whole, None
+        wrapped.register_forward_pre_hook(self.read, with_kwargs=True)
+
+    @torch.no_grad()
+    def read(self, wrapped, args, kwargs) -> None:
+        """Note the whole model's logits of what the student is about to read."""
+        model = wrapped.get_base_model()
+        with wrapped.disable_adapter(), self.whole():
+            training = [module for module in model.modules() if module.training]
+            model.eval()
+            self.logits = model(*args, **kwargs | {"use_cache": False}).logits
+        for module in training:
+            module.training = True
+
+    def loss(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+        """Return KL(whole || student), over the same targets as `_loss`, in nats and fp32."""
+        counts = labels[:, 1:] != -100
+        logprobs = [
+            logits[:, :-1][counts].float().log_softmax(-1)
+            for logits in (outputs.logits, self.logits)
+        ]
+        self.logits = None
+        divergence = functional.kl_div(*logprobs, reduction="sum", log_target=True)
+        return divergence / num_items_in_batch
 
 
 class CheckpointCallback(ProgressCallback):
@@ -241,7 +286,7 @@ class HeldOut(TrainerCallback):
 
 
 def _train(
-    wrapped, collate, sequences, recipe, folder, micro_batch, budget=None, watch=None
+    wrapped, collate, sequences, recipe, folder, micro_batch, budget=None, watch=None, whole=None
 ) -> tuple[list[dict], list[dict]]:
     """Train from the newest complete checkpoint on; return what is noted of steps and held-out.
 
@@ -249,6 +294,7 @@ def _train(
 
     collate: makes a batch of sequences (`packing.collator`).
     budget: a GPU's, for activations (`gpu.memory.ActivationBudget`).
+    whole: of a teacher, as in `heal`.
     """
     model, recomputing = wrapped.get_base_model(), nullcontext()
     if budget:
@@ -261,7 +307,7 @@ def _train(
             args=_training_arguments(recipe, folder, micro_batch, model),
             train_dataset=sequences,
             data_collator=collate,
-            compute_loss_func=_loss,
+            compute_loss_func=Teacher(wrapped, whole).loss if whole else _loss,
             callbacks=[CheckpointCallback(), *([watch] if watch else [])],
         )
         trainer.remove_callback(PrinterCallback)  # of each loss

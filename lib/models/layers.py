@@ -45,29 +45,54 @@ _INDEX_LISTS = (
 _INDEX_ATTRIBUTES = ("layer_idx", "layer_id")  # what modules call the number of their layer
 
 
-@contextmanager
-def only_layers(model, keep: Sequence[int]) -> Iterator[nn.ModuleList]:
-    """Let a model have only the layers `keep`, in that order; yields them; restores on exit."""
-    layers = decoder_layers(model)
-    decoder, name = get_decoder(model), layers_attribute(model)
-    kept = nn.ModuleList(layers[l] for l in keep)
-    # the decoder's configuration says how many layers there are, and the model's own may
-    configs = [decoder_config(model)]
-    if (own := model.config.get_text_config(decoder=True)) is not configs[0]:
-        configs.append(own)
-    before = []
-    try:
-        for config in configs:
-            before.append((config, _update_config(config, keep)))
-        _number(kept, range(len(keep)))
-        setattr(decoder, name, kept)
-        yield kept
-    finally:
-        setattr(decoder, name, layers)
-        _number((layers[l] for l in keep), keep)
-        for config, entries in before:
+class Cut:
+    """Layers `keep` of a model in place of all, and how to go back."""
+
+    def __init__(self, model, keep: Sequence[int]):
+        self.layers, self.keep = decoder_layers(model), keep
+        self.decoder, self.name = get_decoder(model), layers_attribute(model)
+        self.kept = nn.ModuleList(self.layers[l] for l in keep)
+        # the decoder's configuration says how many layers there are, and the model's own may
+        self.configs = [decoder_config(model)]
+        if (own := model.config.get_text_config(decoder=True)) is not self.configs[0]:
+            self.configs.append(own)
+        self.before = []  # a configuration, and its entries before the cut
+
+    def make(self) -> None:
+        """Leave the other layers out."""
+        for config in self.configs:
+            self.before.append((config, _update_config(config, self.keep)))
+        _number(self.kept, range(len(self.keep)))
+        setattr(self.decoder, self.name, self.kept)
+
+    def undo(self) -> None:
+        """Bring all layers back."""
+        setattr(self.decoder, self.name, self.layers)
+        _number(self.kept, self.keep)
+        for config, entries in self.before:
             for key, value in entries.items():
                 setattr(config, key, value) if value is not None else delattr(config, key)
+        self.before = []
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Let the model have all its layers within the cut, for a while."""
+        self.undo()
+        try:
+            yield
+        finally:
+            self.make()
+
+
+@contextmanager
+def only_layers(model, keep: Sequence[int]) -> Iterator[Cut]:
+    """Let a model have only the layers `keep`, in that order; restores on exit."""
+    cut = Cut(model, keep)
+    try:
+        cut.make()
+        yield cut
+    finally:
+        cut.undo()
 
 
 def pruned_config(config, keep: Sequence[int]):
@@ -177,11 +202,12 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
             return (state, *args[1:]), kwargs
         return args, kwargs | {"hidden_states": state}
 
-    with only_layers(model, after or [num_layers - 1]) as layers:
+    with only_layers(model, after or [num_layers - 1]) as cut:
+        first = cut.kept[0]
         # if the block includes the last layer, that one stays, and does nothing
-        idle = mock.patch.object(layers[0], "forward", lambda *args, **kwargs: output)
+        idle = mock.patch.object(first, "forward", lambda *args, **kwargs: output)
         # first of all hooks, so that whoever looks at this layer's input sees `state`
-        hook = layers[0].register_forward_pre_hook(from_the_cut, with_kwargs=True, prepend=True)
+        hook = first.register_forward_pre_hook(from_the_cut, with_kwargs=True, prepend=True)
         with hook, nullcontext() if after else idle:
             yield
 

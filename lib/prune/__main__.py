@@ -24,6 +24,7 @@ minutes. `smaller/README.md` shows what it cost. HEAL=20 trains on 20 times 1,02
   by        what chooses the block: similarity (default); the least loss: loss, or map, after it
   repair    map: fold a linear map in place of the block into the layer before it
   heal      times 1,024 tokens to train on; or steps: so many; of both:
+  teacher   1: the healing learns the whole model's next-token distribution (distillation)
   lr        the peak rate; rank: of the adapters (8); batch: sequences a step; seed
   sequence  tokens of a sequence (256, at most 4,096); the loss is also measured up to there
   nf4       1: measure and heal on weights packed in 4 bits; what is saved is not packed

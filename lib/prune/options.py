@@ -42,11 +42,12 @@ LEAST = {
 }
 MOST = {"rank": 1024, "batch": 1024, "sequence": 4096}
 MOST_HEAL = 200_000  # 205 million tokens, more than the paper heals on: all are held in memory
-OF_HEALING = ("lr", "rank", "batch", "seed")  # options that change nothing else
+OF_HEALING = ("teacher", "lr", "rank", "batch", "seed")  # options that change nothing else
 CHOICES = {
     "by": ("similarity", "loss", "map"),
     "repair": ("", "map"),
     "nf4": (0, 1),
+    "teacher": (0, 1),
     "source": ("wheels", "hub"),
     "sizes": ("", "table"),
 }
@@ -70,6 +71,7 @@ class Options:
     repair: str = ""
     heal: int = 0  # units of 1,024 tokens to train on
     steps: int = 0  # to train, in place of `heal`
+    teacher: int = 0  # 1: the healing learns the whole model's next-token distribution
     lr: float = None  # of healing, at its peak; by default by the model's size
     rank: int = 8  # of the adapters
     batch: int = None  # sequences a step; by default one on a CPU, four on a GPU
@@ -147,7 +149,7 @@ class Options:
             raise ValueError(
                 f"STEPS={self.steps:,} read {read:,} tokens; {MOST_HEAL * UNIT:,} are the most."
             )
-        for name in ("rank", "batch"):
+        for name in ("teacher", "rank", "batch"):
             if getattr(self, name) != getattr(Options, name) and not self.heals:
                 raise ValueError(f"{name.upper()} is of a healing: add HEAL or STEPS.")
 
@@ -220,6 +222,7 @@ class Options:
             source=self.texts or self.source.replace("wheels", "c4"),
             batch=batch,
             seed=self.seed,
+            teacher=bool(self.teacher),
         )
 
     @property

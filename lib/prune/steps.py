@@ -410,7 +410,7 @@ def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
     pairs = zip(loss.examples, loss.rows(tokenizer), strict=True)
     examples = [example for example, (row, *_) in pairs if len(row.tokens)]
     held_out = replace(loss, examples=tuple(examples[:WATCHED]))
-    with dropped(model, block):
+    with dropped(model, block) as whole:
         if work.options.repair:
             linear.add_map_hook(model, block, block.change)
         healed = heal(
@@ -420,6 +420,7 @@ def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
             work.folder / "healing",
             micro_batch=work.options.sequences_at_once,
             held_out_loss=lambda: float(sweep(model, tokenizer, [], [held_out]).value[0]),
+            whole=whole,
         )
     if healed.status != "ok":
         raise RuntimeError(f"The healing {UNHEALED[healed.status]}.")

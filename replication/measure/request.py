@@ -25,7 +25,7 @@ MAPS = (*WEIGHTS, *BLOCK, "healing_data")
 MAPS += ("map_sequences", "map_tokens", "map_batch_tokens", "map_version")
 MAP_VERSION = 3  # bumped by hand when the numbers of healing.linear change
 # fields of a recipe that older keys do not have
-OPTIONAL_FIELDS = ("decay_steps", "all_linear", "beginnings_first")
+OPTIONAL_FIELDS = ("decay_steps", "all_linear", "beginnings_first", "teacher")
 LACKED = "not in"  # the origin of questions that a source does not have
 ANY = "task"  # as in task_questions: the setting of tasks without one of their own
 
