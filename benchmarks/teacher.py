@@ -1,19 +1,21 @@
-"""`python -m benchmarks.teacher [NAME …]`: chats heal an instruct model, also with a teacher.
+"""`python -m benchmarks.teacher [SEED …]`: chats heal an instruct model, also with a teacher.
 
-SmolLM2-135M-Instruct after dropping 6 layers, with a map, healed on 200 chats of GSM8K: the
-question is the user's, the solution the assistant's. With and without a teacher a healing reads
-the same tokens, by three seeds. Each saved model is scored on the answers of 200 other problems,
-and on C4, in nats per token. So are the whole model, and the cut with its map alone. Minutes are
-of the CPU, on one thread, with all that `prune` does.
+SmolLM2-135M-Instruct after dropping 6 layers from layer 13 on, with a map, healed on 200 chats of
+GSM8K as REPAIR=map HEAL=8 does it: the question is the user's, the solution the assistant's. With
+and without a teacher a healing reads the same tokens, by three seeds. Each model is scored on the
+answers of 100 other problems, and on C4, in nats per token. So are the whole model, and the cut
+with its map alone. Minutes are of the CPU, on one thread, of the healing alone.
 
-What is done is kept in data/teacher/: the same command goes on where it was. With names, as
-map-LoRA-0, only these are measured. Else benchmarks/results/teacher.csv is written.
+What is done is kept in data/teacher/: the same command goes on where it was. With seeds only these
+are measured. Else benchmarks/results/teacher.csv is written.
 """
 
 import json
 import re
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -22,23 +24,26 @@ import pandas as pd
 import torch
 
 from lib import evaluation, paths
+from lib.blocks import Block
 from lib.data import chats, sets
 from lib.evaluation import Task, weighted_mean
+from lib.healing import Recipe, heal
+from lib.healing.linear import add_map_hook
+from lib.healing.lora import load_lora
 from lib.models import loading, machine
-from lib.prune import Options, prune
+from lib.prune import Options
+from lib.prune.steps import fitted_maps
+from lib.pruning import dropped
 from lib.sweep import sweep
 
 FILE = Path(__file__).parent / "results" / "teacher.csv"
 KEPT = paths.DATA / "teacher"
-MODEL, LAYERS = "smollm2-135m", 6
-TRAIN, JUDGED = 200, 200  # chats
+MODEL, BLOCK, HEAL = "smollm2-135m", Block(13, 6), 8
+TRAIN, JUDGED = 200, 100  # chats
 EVERY = 8  # each eighth row of a file is not trained on
-STEPS = 128  # of a sequence of 256 tokens
-WHOLE, PLAIN, TAUGHT = "whole", "map-LoRA", "map-LoRA-teacher"
-RUNS = {f"{WHOLE}-0": None, "map-0": {}} | {
-    f"{way}-{seed}": {"steps": STEPS, "seed": seed, "teacher": int(way == TAUGHT)}
-    for seed, way in product(range(3), (PLAIN, TAUGHT))
-}
+SEEDS = range(3)
+READ = "answers", "c4"
+WHOLE, MAPPED, PLAIN, TAUGHT = "whole", "map", "map, LoRA", "map, LoRA, teacher"
 
 
 def messages() -> tuple[str, list[list[dict]]]:
@@ -50,18 +55,16 @@ def messages() -> tuple[str, list[list[dict]]]:
         answer = re.sub("<<.*?>>", "", row["answer"])  # of a calculator
         pairs = ("user", row["question"]), ("assistant", answer)
         talks.append([{"role": role, "content": content} for role, content in pairs])
-    KEPT.mkdir(exist_ok=True)
     file = KEPT / "messages.jsonl"
     lines = [json.dumps({"messages": talk}) for talk in talks[:train]]
     file.write_text("\n".join(lines), encoding="utf-8")
     return str(file), talks[train:]
 
 
-def scores(folder: str, talks: list[list[dict]]) -> dict[str, list]:
+def scores(model, tokenizer, talks: list[list[dict]]) -> dict[str, list]:
     """Return by what is read (answers, c4) the loss of each text, and how many tokens count."""
     examples = [{"text": chats.read(talk), "max_tokens": 1024} for talk in talks]
-    c4 = evaluation.task("c4", sequences=96, max_tokens=256)
-    model, tokenizer = loading.load(folder)
+    c4 = evaluation.task("c4", sequences=32, max_tokens=256)
     tasks = {"answers": Task("c4", tuple(examples)), "c4": c4}
     pairs = {}
     for name, task in tasks.items():
@@ -70,54 +73,76 @@ def scores(folder: str, talks: list[list[dict]]) -> dict[str, list]:
     return pairs
 
 
-def measured(name: str, file: str, talks: list[list[dict]]) -> dict:
-    """Return the losses of a model by what is read, and the minutes that it took."""
-    kept, out, options = KEPT / f"{name}.json", KEPT / name, RUNS[name]
+def once(name: str, measure: Callable[[], dict]) -> dict:
+    """Return what is measured under a name, or was before."""
+    kept = KEPT / f"{name}.json"
     if not kept.exists():
-        start = time.process_time()
-        if options is not None and not out.exists():
-            call = {"layers": LAYERS, "repair": "map", "tasks": "c4", "texts": file}
-            prune(Options(MODEL, **call, **options), out)
-        minutes = (time.process_time() - start) / 60
-        losses = scores(MODEL if options is None else str(out), talks)
-        kept.write_text(json.dumps({"minutes": minutes, "losses": losses}))
+        kept.write_text(json.dumps(measure()))
     return json.loads(kept.read_text())
 
 
-def compared(done: dict[str, dict]) -> pd.DataFrame:
+def measured(seeds: Iterable[int]) -> dict[tuple[str, int], dict]:
+    """Return minutes and scores by repair and seed; of what has no seed with the first seed."""
+    file, talks = messages()
+    model, tokenizer = loading.load(MODEL)
+    call = {"layers": BLOCK.size, "start": BLOCK.start, "repair": "map", "texts": file}
+    options = Options(MODEL, heal=HEAL, **call)
+    recipe = options.recipe(model.num_parameters(), on_cpu=True)
+    (mapped,) = fitted_maps(options, model, tokenizer, [BLOCK])
+    done = {}
+
+    def healed(name: str, recipe: Recipe, whole) -> dict:
+        start = time.process_time()
+        result = heal(model, tokenizer, recipe, KEPT / name, whole=whole)
+        minutes = (time.process_time() - start) / 60
+        with load_lora(model, result.adapter):
+            return scores(model, tokenizer, talks) | {"minutes": minutes}
+
+    with dropped(model, BLOCK) as whole:
+        add_map_hook(model, BLOCK, mapped.change)
+        for seed, way in product(seeds, (PLAIN, TAUGHT)):
+            name, one = f"{way}-{seed}", replace(recipe, seed=seed, teacher=way == TAUGHT)
+            done[way, seed] = once(name, lambda n=name, r=one: healed(n, r, whole))
+        if 0 in seeds:
+            done[MAPPED, 0] = once(MAPPED, lambda: scores(model, tokenizer, talks))
+    if 0 in seeds:
+        done[WHOLE, 0] = once(WHOLE, lambda: scores(model, tokenizer, talks))
+    return done
+
+
+def compared(done: dict[tuple[str, int], dict]) -> pd.DataFrame:
     """Return a row a model and what is read: its loss, and the difference to the plain healing.
 
-    The difference is paired on texts, between models of one seed; of the others' to seed 0.
+    The difference is paired on texts, between models of one seed; the last rows have that of the
+    mean over seeds.
     """
     rows = []
-    for (name, result), read in product(done.items(), ("answers", "c4")):
-        way, _, seed = name.rpartition("-")
-        losses, weights = np.array(result["losses"][read])
-        plain, _ = np.array(done[f"{PLAIN}-{seed}"]["losses"][read])
-        (loss, error), (change, of_change) = (
-            weighted_mean(values, weights) for values in (losses, losses - plain)
-        )
-        rows.append(
-            {
-                "repair": way,
-                "seed": int(seed),
-                "read": read,
-                "loss": loss,
-                "standard_error": error,
-                "to_plain": change,
-                "to_plain_error": of_change,
-                "minutes": result["minutes"],
-                "n": len(losses),
-            }
-        )
+    for ((way, seed), result), read in product(done.items(), READ):
+        losses, weights = np.array(result[read])
+        plain, _ = np.array(done[PLAIN, seed][read])
+        row = {"repair": way, "seed": seed, "read": read, "n": len(losses)}
+        row |= _means("loss", losses, weights) | _means("to_plain", losses - plain, weights)
+        rows.append(row | {"minutes": result.get("minutes")})
+    for read in READ:
+        changes = [
+            np.array(done[TAUGHT, seed][read])[0] - np.array(done[PLAIN, seed][read])[0]
+            for seed in SEEDS
+        ]
+        weights = np.array(done[TAUGHT, 0][read])[1]
+        row = {"repair": TAUGHT, "seed": "mean", "read": read, "n": len(weights)}
+        rows.append(row | _means("to_plain", np.mean(changes, axis=0), weights))
     return pd.DataFrame(rows).round(4).assign(processor=machine.processor())
 
 
-def main(names: list[str]) -> None:
+def _means(name: str, values: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    return dict(zip((name, f"{name}_error"), weighted_mean(values, weights), strict=True))
+
+
+def main(seeds: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    file, talks = messages()
-    done = {name: measured(name, file, talks) for name in names or RUNS}
-    if not names:
+    KEPT.mkdir(exist_ok=True)
+    done = measured([int(seed) for seed in seeds] or SEEDS)
+    if not seeds:
         table = compared(done)
         table.to_csv(FILE, index=False)
         print(table.to_string())
