@@ -1,6 +1,7 @@
 """The cache of measurements: a result is found by its key, whole or not at all, and made once."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,8 @@ from lib.blocks import Block
 from lib.healing import lora, training
 from lib.models import loading
 from lib.pruning import dropped
-from replication import measure, profiles, tables
-from replication.measure import cache, fetching, request
+from replication import measure, paths, profiles, tables
+from replication.measure import cache, fetching, request, scores
 
 SMOKE, NAME, BLOCK = profiles.get("smoke"), "tiny-random", Block(1, 2)
 RECIPE = profiles.recipe(NAME, SMOKE)
@@ -111,6 +112,31 @@ def test_a_healed_score_is_that_of_the_cut_with_its_adapter(output, tmp_path):
     assert abs(healed - unhealed) > 0.01
     ((stored,),) = cache.stored("healing")
     assert (stored["epochs"], stored["tokens"]) == (by_hand.epochs, by_hand.real_tokens)
+
+
+def test_a_block_of_two_strategies_is_healed_once_and_its_score_outlives_the_adapter(
+    output, monkeypatch
+):
+    """Adapters may be deleted once all is scored; a new score heals again."""
+    train, folders = training._train, []
+
+    def counted(wrapped, collate, sequences, recipe, folder, *rest):
+        folders.append(folder)
+        return train(wrapped, collate, sequences, recipe, folder, *rest)
+
+    monkeypatch.setattr(training, "_train", counted)
+    tasks = ["c4", "arc_easy"]
+    both = [
+        request.score(NAME, SMOKE, tasks[0], BLOCK, RECIPE, strategy=strategy)
+        for strategy in ("similarity", "simple")
+    ]
+    first = scores.table(both)
+    shutil.rmtree(paths.RESULTS / "adapters")
+    assert scores.table(both).value.tolist() == first.value.tolist()
+    assert len(folders) == 1
+    again = request.score(NAME, SMOKE, tasks[1], BLOCK, RECIPE)
+    assert scores.table([again]).status.tolist() == ["ok"]
+    assert folders == 2 * folders[:1]
 
 
 def test_out_of_memory_holds_until_the_next_run(output, monkeypatch):

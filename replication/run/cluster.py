@@ -3,6 +3,9 @@
 Uses the cluster that RAY_ADDRESS names, else starts one on this machine. All nodes see the same
 checkout and the same results: the usual shared file system. A job whose worker or node dies is
 tried again, RETRIES times, and resumes from what it had stored; one that fails by itself is not.
+
+No two jobs share a GPU, small models neither. A healing plans with all memory that is free, which a
+second job would change. Jobs that do not heal, and fit twice, take 1 % of the hours of `paper`.
 """
 
 import os
