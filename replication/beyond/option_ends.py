@@ -108,27 +108,30 @@ def _of_probe(depth: int | None, reading: str, choices: tuple, task: Task) -> di
 
 def figure_options(scores: pd.DataFrame) -> Figure:
     """Draw accuracy against depth: at the options' ends, at the last token, and as an exit at that
-    depth answers. A column is a model and its questions, a row the whole model or a cut of
-    DRAWN_CUTS. Dropped layers are hatched; before them a cut model is the whole one.
+    depth answers. A row is a model, a column the whole model or a cut of DRAWN_CUTS. Dropped layers
+    are hatched; before them a cut model is the whole one.
 
-    scores: of `depth_probe.table`.
+    Drawn are ARC-Easy by A to D and the models that are asked it with a signal, or all if there are
+    none. The figure's table has all models and questions. scores: of `depth_probe.table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
-    drawn = scores[scores.reading.isin(LOOKS) & scores.value.notna()]
-    places = {}
-    for (model, task), of_set in drawn.groupby(["model", "task"], sort=False):
-        column = f"{label(model)}\n{depth_probe.TASKS[task]}"
-        whole = of_set[of_set.block_size == 0]
-        places["whole", column] = whole
+    readings = scores[scores.reading.isin(LOOKS) & scores.value.notna()]
+    drawn = readings[readings.task == readings.task.iloc[0]]
+    has_signal = drawn.get("asked_anyway", pd.Series(index=drawn.index)).isna()
+    drawn = drawn[has_signal | ~has_signal.any()]
+    places, several = {}, drawn.model.nunique() > 1
+    for (model, task), of_model in drawn.groupby(["model", "task"], sort=False):
+        questions, whole = depth_probe.TASKS[task], of_model[of_model.block_size == 0]
+        row = f"{questions}\n{label(model)}" if several else questions
+        places[row, "whole" if several else f"{label(model)}\nwhole"] = whole
         for strategy, size in DRAWN_CUTS:
-            of_cut = of_set[(of_set.strategy == strategy) & (of_set.block_size == size)]
+            of_cut = of_model[(of_model.strategy == strategy) & (of_model.block_size == size)]
             if len(of_cut):
                 before = whole[whole.depth <= of_cut.block_start.max()]
-                row = f"after {size} layers\n({strategy})"
-                places[row, column] = pd.concat([before, of_cut])
+                places[row, f"{strategy}, {size} layers"] = pd.concat([before, of_cut])
     legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
-    return panels.depth_panels(places, LOOKS, OPTIONS, drawn, legend)
+    return panels.depth_panels(places, LOOKS, OPTIONS, readings, legend)
 
 
 # ---- the question ----------------------------------------------------------------------------

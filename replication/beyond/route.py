@@ -29,12 +29,12 @@ from replication.measure.question import Question
 LANES = {  # in the order in which an answer passes them: name and colour
     OPTIONS: ("options' ends", colour("content")),
     LAST: ("last token", colour("letters")),
-    UNBIASED: ("letters, no bias", "black"),
+    UNBIASED: ("letters, bias removed", "black"),
     ACCURACY: ("letters, as answered", "black"),
 }
 HALF = 0.5  # of a lead over guessing: a lane with less than that of the lane above has lost it
 DECIDES = 0.5  # of the questions: a moved state that brings its own letter in so many decides
-PER_ROW = 2  # panels
+PER_ROW, EVERY = 2, 7  # panels; layers between ticks
 WHOLE = "the whole model"  # the name of its panel
 COLUMNS = [
     *("panel", "model", "strategy", "block_start", "block_size", "task", "reading", "depth"),
@@ -109,7 +109,9 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
             passed = handed_on(panel)
             _draw_lanes(axis, panel, passed, guess)
             axis.set_title(f"{label(model)}, {name}" if len(models) > 1 else name, loc="left")
-            axis.set_xlim(0.5, max(rows.depth.max() for rows in of_models[model].values()) + 5)
+            deepest = int(max(rows.depth.max() for rows in of_models[model].values()))
+            axis.set_xlim(0.5, deepest + 5)
+            axis.set_xticks(range(EVERY, deepest + 1, EVERY))
             axis.set_yticks(range(len(LANES)), [shown for shown, _ in LANES.values()])
             axis.tick_params(axis="y", length=0, labelleft=axis in axes[:, 0])
             is_last = panel.depth == panel.depth.max()
@@ -122,8 +124,10 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
             axis.set_xlabel("depth (layers)")
         names = ", ".join(map(label, models))
         title = f"{names}, n = {scores.n.max():.0f} questions of ARC-Easy by letter. "
-        title += "The darker, the better the answer can be read;\nwhite: guessing. Hatched: "
-        title += "dropped. Number: accuracy at the last depth. Cross: the answer is lost here"
+        title += "The darker, the more\nanswers are read rightly there; white: "
+        title += f"{guess:.2f} or less, as by guessing. Number: at the strip's end.\n"
+        title += "Hatched: dropped layers. Cross: the answer does not get from the strip above "
+        title += "to the one below"
         note_above(figure, title, only_recorded({(model, ""): scores for model in models}))
         return finished(figure, pd.concat([*table, *ways]).reindex(columns=COLUMNS))
 
@@ -162,10 +166,11 @@ def _draw_ways(axis, moved: pd.DataFrame) -> pd.DataFrame:
     for row in way.itertuples():
         first, last = map(int, row.layers.split(" to "))
         axis.plot([first + 0.5, last + 1.5], [0.5, 0.5], color="black", lw=2)
-        axis.text(first, 0.5, f"layers {row.layers} ", ha="right", va="center", fontsize=7)
+        text = f"layers {row.layers} carry it "
+        axis.text(first, 0.5, text, ha="right", va="center", fontsize=7)
     for row in decided.itertuples():
         axis.plot(row.depth, 1.5, marker="v", ms=5, color="black")
-        text = f"layer {row.depth - 1:.0f} decides "
+        text = f"layer {row.depth - 1:.0f} decides the letter "
         axis.text(row.depth - 0.7, 1.5, text, ha="right", va="center", fontsize=7)
     return pd.concat([way, decided])
 

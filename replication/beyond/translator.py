@@ -16,7 +16,7 @@ import pandas as pd
 from lib.data import prompts
 from lib.evaluation import TASK_SPECS
 from replication.beyond import repair
-from replication.beyond.biases import IN_A_SUBJECT, OTHER, mmlu_other
+from replication.beyond.biases import IN_A_SUBJECT, OTHER, mmlu_other, readouts
 from replication.beyond.letters import ARC_EASY_BY_LETTER
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.question import Question
@@ -117,6 +117,18 @@ def scores_by_letter(
     scores = pd.concat(tables, ignore_index=True)
     is_whole = scores.block_size == 0
     return scores.assign(repair=scores.repair.fillna(EXIT).mask(is_whole, "unpruned"))
+
+
+def readouts_after_exit(
+    letter_biases: pd.DataFrame, forms: pd.DataFrame, translated: pd.DataFrame, size: int
+) -> pd.DataFrame:
+    """Return what readouts of MMLU's letters answer on ARC-Easy after an exit of `size` layers, as
+    `biases.readouts`; the tables are those of `scores_by_letter`."""
+    scores = scores_by_letter(letter_biases, forms, translated)
+    is_exit = (scores.strategy == "early exit") & (scores.repair == EXIT)
+    read = readouts(scores[is_exit & (scores.block_size == size)], CUT)
+    read = read.reindex(columns=[*CUT, "fitted_on", "judged_on", "value", "null"])
+    return read[read.judged_on == "ARC-Easy"]
 
 
 # ---- the question ----------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def depth_panels(
                 if len(of_reading := rows[rows.reading == reading]):
                     line(axis, of_reading, "depth", **look)
             null = rows[rows.reading == probe].sort_values("depth")
-            shuffled = {"color": "grey", "ls": ":", "lw": 1, "label": "shuffled answers, 97.5 %"}
+            shuffled = {"color": "grey", "ls": ":", "lw": 1, "label": "probe of shuffled answers"}
             axis.plot(null.depth, null.null, **shuffled)
             start, size = rows[["block_start", "block_size"]].max()
             if size:

@@ -42,6 +42,11 @@ def table(
     return rows
 
 
+def or_recorded(experiment: Experiment, maps, profile: Profile) -> pd.DataFrame:
+    """Return the table of an experiment; the recorded one if the run has measured no cut."""
+    return tables.or_recorded(table(experiment, maps, profile), profile, experiment.__name__)
+
+
 def _measure(experiment: Experiment, maps, profile: Profile) -> bool:
     """Measure what is missing of an experiment, write its table; return if it asks anything."""
     name = experiment.__name__
