@@ -33,6 +33,29 @@ WIDGET = "application/vnd.jupyter.widget-view+json"  # an output that needs a ke
 PARAMETERS, INJECTED = "PROFILE: str", "# Parameters"  # how a notebook's cell and papermill's begin
 ASSIGNED = re.compile(r"^(\w+)(?:: \w+)? = ", re.MULTILINE)
 CELLS = paths.RECORDED / "cells.ipynb"  # such cells, and what they left
+WORDS = {  # what a shown table calls its columns
+    "task": "questions or texts",
+    "strategy": "cut",
+    "block_size": "layers dropped",
+    "standard_error": "s.e.",
+    "fraction": "half lost at",
+    "shallow": "shallow blocks",
+    "deep": "deep blocks",
+    "last_is_least": "last layer least similar",
+    "without_first": "the same without the first layer",
+    "first_layer": "first layer",
+    "last_layer": "last layer",
+    "area": "blocks",
+    "by_growth": "by growth",
+    "quantization": "format",
+    "ratio": "share of the whole model's",
+    "ratio_low": "from",
+    "ratio_high": "to",
+    "rank_correlation": "rank correlation",
+    "best_three": "sizes among the best three",
+    "as_a_random_start": "sizes no better than the median",
+    "excess": "excess (nats)",
+}
 
 
 def start(profile: Profile) -> HTML:
@@ -103,6 +126,15 @@ def settings(profile: Profile) -> HTML:
         columns[title] = of_profile | of_profile.pop("task_counts")
     table = pd.DataFrame(columns).to_html(border=0)
     return HTML(f"<details><summary>all settings</summary>{table}</details>")
+
+
+def in_words(table: pd.DataFrame, columns: str, digits: int = 3, **words: str) -> pd.DataFrame:
+    """Return columns of a table as a notebook shows them: by model, in WORDS, rounded.
+
+    columns: their names, with spaces between. words: of columns that WORDS lacks.
+    """
+    shown = table.set_index("model")[columns.split()]
+    return shown.rename(columns=WORDS | words).round(digits)
 
 
 def shaded(tokens: Sequence[str], values: np.ndarray) -> HTML:
