@@ -69,7 +69,7 @@ def _angles(function: Callable) -> None:
         x, added = hidden_states[-1], torch.randn(6, 9, 16, generator=draw)
         after = {1: 2 * x, 3: 2 * x, 5: x + 1e-4 * added}
         hidden_states.append(after.get(layer, x + added))
-    lengths = torch.tensor([9, 8, 6, 5, 5, 2])
+    lengths = torch.tensor([8, 8, 6, 5, 5, 2])  # of 9: a mask's sum is a position, too
     mask = (torch.arange(9) < lengths[:, None]).long()
     cases = [(hidden_states, mask, n) for n in (1, 3)]
     for case in cases:
@@ -84,6 +84,7 @@ def _angles(function: Callable) -> None:
 def _angle_answers(hidden_states: list, mask: torch.Tensor, n: int) -> dict:
     stream = torch.stack(hidden_states, dim=2)  # (B, T, L + 1, D)
     distances = angular_distances(stream[range(len(mask)), mask.sum(1) - 1])
+    one_later = angular_distances(stream[range(len(mask)), mask.sum(1)]).mean(0)
     at_the_end = angular_distances(stream[:, -1]).mean(0)
     everywhere = angular_distances(stream[mask.bool()]).mean(0)
     cosines = np.cos(np.pi * distances)
@@ -94,9 +95,14 @@ def _angle_answers(hidden_states: list, mask: torch.Tensor, n: int) -> dict:
 
     mean = distances.mean(0)
     right = row(mean)
+    of_texts = np.diagonal(distances, n, 1, 2).T
     return {
         RIGHT: right,
         "These are radians: divide by pi, so that a half turn is 1.": np.pi * right,
+        "These are degrees: divide by 180, so that a half turn is 1.": 180 * right,
+        "This is the cosine: take its arccos, divided by pi.": row(cosines.mean(0)),
+        "The last token has the position mask.sum() - 1, not mask.sum().": row(one_later),
+        "The mean over the texts is missing: one distance a block.": of_texts,
         "This is one minus the cosine: take the arccos of the cosine.": row(1 - cosines.mean(0)),
         "You averaged cosines: take the arccos for each text, then the mean.": row(of_the_mean),
         "Off by one: n layers lie between x^(l) and x^(l+n), not x^(l+n-1).": row(mean, n - 1)[:-1],

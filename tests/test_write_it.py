@@ -30,6 +30,10 @@ WRONG = {  # a piece of a solution, what a student may have in its place, what t
     "angles": [
         ("cosines.clamp", "cosines.mean(1, True).clamp", "You averaged cosines"),
         ("unit[n:]", "unit[n - 1 : -1]", "Off by one"),
+        ("torch.arccos(cosines.clamp(-1, 1)) / torch.pi", "cosines", "This is the cosine"),
+        ("/ torch.pi", "* 180 / torch.pi", "These are degrees"),
+        (".sum(dim=1) - 1", ".sum(dim=1)", "not mask.sum"),
+        ("distances.mean(dim=1)", "distances", "The mean over the texts is missing"),
         ("x[texts, last]", "x[:, -1]", "Position -1"),
         ("return distances", "distances", "returned None"),
     ],
