@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -170,6 +171,26 @@ def test_the_block_of_the_least_loss_is_chosen_by_texts_that_are_not_scored(mode
     work = steps.Work(options(model, by=by, repair="map", limit=12), [], None, {})
     chosen = steps.choose(work.options, base, tokenizer)
     assert steps.fit_map(work, base, tokenizer, chosen).start == min(values, key=values.get)
+
+
+def test_a_map_that_makes_the_cut_worse_ends_before_the_healing(model, tmp_path, monkeypatch):
+    """Worse on texts that it was not fitted on, by more than chance."""
+    monkeypatch.setattr(steps, "SIGNIFICANT", 1.96)
+
+    def versions(*changes: float) -> dict:
+        losses = {"cut": [3.0] * 4, "mapped": [3 + change for change in changes]}
+        scores = [{"version": n, "scores": {"c4": [of, [1] * 4]}} for n, of in losses.items()]
+        return {"versions": scores}
+
+    for changes in ([-1, -2, -1, -2], [3, -1, 1, -1]):
+        steps.check_map(steps.Work(None, [], None, versions(*changes)))
+    with pytest.raises(ValueError, match=r"raises the loss after the cut by 1.00 ± 0.04 nats"):
+        steps.check_map(steps.Work(None, [], None, versions(1, 1.1, 0.9, 1)))
+    monkeypatch.setattr(steps, "SIGNIFICANT", -math.inf)
+    monkeypatch.setattr(steps, "heal_cut", None)  # it is not reached
+    with pytest.raises(ValueError, match="leave out REPAIR=map, or choose another block"):
+        prune(options(model, repair="map", heal=1, limit=4, tasks="c4"), tmp_path / "smaller")
+    assert not (tmp_path / "smaller").exists()
 
 
 # ---- own texts -----------------------------------------------------------------------------

@@ -157,7 +157,12 @@ def test_no_map_is_fitted_on_the_texts_that_judge(
 
 def test_what_is_scored_and_how_much(monkeypatch):
     asked = []
-    monkeypatch.setattr(evaluation, "task", lambda *name, **counts: asked.append((*name, counts)))
+
+    def task(name: str, source: str, **counts) -> evaluation.Task:
+        asked.append((name, source, counts))
+        return evaluation.Task(name, ())
+
+    monkeypatch.setattr(evaluation, "task", task)
     every = Options("a", layers=1, tasks="mmlu arc_easy boolq")
     every.scored()
     assert asked == [

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from .. import storage
 from ..blocks import UNPRUNED, Block
 from ..data import chats, sets
-from ..evaluation import SIGNAL, Task
+from ..evaluation import SIGNAL, Task, weighted_mean
 from ..healing import heal, linear, lora, packing
 from ..models import files, layers, loading, registry
 from ..models.decoder import decoder_config, decoder_layers
@@ -27,6 +27,7 @@ from . import card, far
 from .options import FITTED, JUDGING, MAX_TOKENS, TEXTS, WATCHED, Options
 
 SPLITS = ("train", "validation")
+SIGNIFICANT = 1.96  # standard errors
 ADAPTERS = 10  # of this size on the disk: itself, and three checkpoints with two moments
 
 
@@ -266,6 +267,8 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     if options.repair:
         versions["mapped"] = block
     work.score(model, tokenizer, versions)
+    if options.repair:
+        check_map(work)
     adapter = heal_cut(work, model, tokenizer, block) if options.heals else None
     return block, adapter
 
@@ -387,6 +390,21 @@ def fit_map(work: Work, model, tokenizer, blocks: list[Block]) -> linear.Mapped:
     counts = {"fit_texts": len(fitting), "judging_texts": len(judging)}
     work.results["map"] = facts[mapped] | counts
     return mapped
+
+
+def check_map(work: Work) -> None:
+    """Raise ValueError where the map makes the cut worse, on texts that it was not fitted on.
+
+    It may be so where few texts are alike: a map of all tokens in chats need not fit the answers.
+    """
+    losses = {version["version"]: version["scores"]["c4"] for version in work.results["versions"]}
+    (mapped, weights), (cut, _) = np.array(losses["mapped"]), np.array(losses["cut"])
+    rise, error = weighted_mean(mapped - cut, weights)
+    if rise > SIGNIFICANT * error:
+        raise ValueError(
+            f"The linear map raises the loss after the cut by {rise:.2f} ± {error:.2f} nats: leave "
+            "out REPAIR=map, or choose another block by BY=map or START."
+        )
 
 
 def fitted_maps(options: Options, model, tokenizer, blocks: list[Block]) -> list[linear.Mapped]:
