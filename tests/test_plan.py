@@ -14,9 +14,17 @@ from lib.data import sets, wheels
 from lib.gpu import nf4, norms
 from lib.gpu.memory import ActivationBudget
 from lib.healing import attention, lora
-from lib.models import files, layers
-from replication import paths, plan, profiles, token_counts
-from replication.measure import cache, distance_maps, experiments, fetching, request, scores
+from lib.models import files, layers, registry
+from replication import beyond, measure, paths, plan, profiles, token_counts
+from replication.measure import (
+    cache,
+    distance_maps,
+    experiments,
+    fetching,
+    request,
+    scores,
+    signals,
+)
 from replication.run import job_results
 from replication.run.notebooks import NOTEBOOKS
 
@@ -220,6 +228,46 @@ def test_a_task_without_stored_tokens_is_counted_like_those_that_are_stored(task
     by_words = token_counts.reading(questions)
     assert by_words.tokens == pytest.approx(counted.tokens, rel=0.3)
     assert "words and signs, an estimate" in token_counts.note(questions)
+
+
+# ---- what is planned --------------------------------------------------------------------------
+
+MEASURED = re.compile(r"measure\.(?:table|or_recorded)\((\w+)\.(\w+)")
+MAPPED = re.compile(r"measure\.distances\(profile(?:, profile\.(\w+))?\)")
+TIMED = ("cost", "stacked")  # by notebook 09, which the plan leaves out, as its page says
+
+
+def wanted(number: str) -> tuple[list[str], list]:
+    """Return of which models a notebook's cells read the maps, and which experiments they measure.
+
+    Those of notebook 00 read what is recorded.
+    """
+    (cells,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+    source = cells.read_text(encoding="utf-8")
+    models = [name or "models" for name in MAPPED.findall(source)]
+    modules = vars(measure) | vars(beyond)
+    names = [pair for pair in MEASURED.findall(source) if pair[1] not in TIMED]
+    return models, [getattr(modules[module], name) for module, name in names]
+
+
+@pytest.mark.parametrize("profile", [SMOKE, PAPER], ids=lambda profile: profile.name)
+@pytest.mark.parametrize("number", NOTEBOOKS)
+def test_what_a_notebook_asks_is_planned_of_it_alone(number, profile):
+    """By `ONLY=`; in a whole run an earlier notebook may have measured it."""
+    models, asked = wanted(number)
+    for name in (of for which in models for of in getattr(profile, which)):
+        guess = job_results.AssumedStarts(registry.num_layers(name))
+        jobs = job_results.by_job(name, profile, [number], guess)
+        planned = {str(one.params) for requests in jobs.values() for one in requests}
+        assert str(request.similarity(name, profile).params) in planned
+        for experiment in asked:
+            requests = signals.to_measure(experiment(name, guess, profile))
+            assert {str(one.params) for one in requests} <= planned, experiment.__name__
+
+
+def test_a_plan_of_nothing_has_numbers(output):
+    """Notebook 15 only reads tables."""
+    assert "At most 0.0 GB" in plan.table(SMOKE, ["15"], "a100-80")
 
 
 # ---- what is there ---------------------------------------------------------------------------

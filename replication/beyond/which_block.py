@@ -289,5 +289,6 @@ QUESTION = Question(
 )
 ONE_LAYER = Question(
     "13_one_layer",
+    experiments=(states,),
     figures={"figure_layers": "each layer's update, and the damage of dropping it"},
 )

@@ -42,18 +42,22 @@ def by_job(
     A result that several want is in the first job. The jobs are the same for whatever distances;
     only where two strategies choose the same block has one of them nothing left.
     """
+    measuring = [
+        number
+        for number in notebooks
+        if NOTEBOOKS[number].experiments and model in NOTEBOOKS[number].models(profile)
+    ]
+    if not measuring:
+        return {}
     numbered = [
         (number, one)
-        for number in notebooks
-        if model in NOTEBOOKS[number].models(profile)
+        for number in measuring
         for experiment in NOTEBOOKS[number].experiments
         for one in signals.to_measure(experiment(model, distances, profile))
     ]
-    if not numbered:
-        return {}
     the_map = request.similarity(model, profile)
     name = f"{_short(model)}-map"
-    jobs, requests = {name: Job(name, model, numbered[0][0])}, {name: [the_map]}
+    jobs, requests = {name: Job(name, model, measuring[0])}, {name: [the_map]}
     seen, healed_by, usual = {str(the_map.params)}, {}, profiles.recipe(model, profile).steps
     for number, one in numbered:
         parts = [one]

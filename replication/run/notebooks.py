@@ -20,7 +20,8 @@ from replication.profiles import Profile
 class Notebook:
     """A notebook, and what it measures of each of `models`, as jobs.
 
-    experiments: of none, it only draws what others measure.
+    experiments: all that it asks for, also where another notebook asks the same; a job measures it
+    once. Without any, it reads tables only.
     """
 
     file: str
@@ -54,7 +55,11 @@ _NOTEBOOKS = {  # without what the questions add
         ),
         experiments=(experiments.unhealed, experiments.test_split, dose.doses, experiments.healed),
     ),
-    "04": Notebook("04_simple_vs_similarity", ("figure_5",)),
+    "04": Notebook(
+        "04_simple_vs_similarity",
+        ("figure_5",),
+        experiments=(experiments.unhealed, experiments.healed),
+    ),
     "05": Notebook(
         "05_ablation_prompts",
         ("figure_7",),
@@ -73,8 +78,18 @@ _NOTEBOOKS = {  # without what the questions add
         experiments=(experiments.ranks, experiments.more_ranks),
         models=attrgetter("rank_models"),
     ),
-    "08": Notebook("08_qwen_islands", ("figure_islands",), draws=False),
-    "09": Notebook("09_inference_cost", ("figure_cost",), draws=False),
+    "08": Notebook(
+        "08_qwen_islands",
+        ("figure_islands",),
+        experiments=(experiments.similarity,),
+        draws=False,
+    ),
+    "09": Notebook(
+        "09_inference_cost",
+        ("figure_cost",),
+        experiments=(experiments.similarity,),  # not what it times, of which no job has a share
+        draws=False,
+    ),
     "10": Notebook("10_letters_and_content"),
     "11": Notebook(
         "11_reasoning",
@@ -87,7 +102,11 @@ _NOTEBOOKS = {  # without what the questions add
         experiments=(damage.damage,),
         models=attrgetter("study_models"),
     ),
-    "13": Notebook("13_one_layer", models=attrgetter("study_models")),
+    "13": Notebook(
+        "13_one_layer",
+        experiments=(damage.damage,),
+        models=attrgetter("study_models"),
+    ),
     "14": Notebook("14_repair", models=attrgetter("study_models")),
     "15": Notebook("15_claims", ("figure_claims",)),
 }
