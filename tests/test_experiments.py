@@ -130,6 +130,15 @@ def test_named_models_are_all_asked(name, models):
             assert len({*are_asked}) == 1, experiment.__name__
 
 
+@pytest.mark.parametrize("name", sorted({*profiles.PROFILES} - {profiles.DRAW_ONLY_PROFILE}))
+def test_own_texts_name_no_models(name):
+    """Each figure shows the models that it shows of C4; beside named models they change nothing."""
+    for models in (None, ["mistral-7b", "phi-2"]):
+        of_c4, of_texts = (profiles.get(name, models, texts=file) for file in (None, "notes.jsonl"))
+        for shown in "main_model shown_models study_models ablation_models rank_models".split():
+            assert getattr(of_texts, shown) == getattr(of_c4, shown), shown
+
+
 def test_a_night_draws_six_models_and_heals_one():
     """The same depths and tasks as `paper`; of an accuracy the standard error is below 0.01."""
     night = profiles.get("a100")

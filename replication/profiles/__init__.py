@@ -138,7 +138,8 @@ class Profile:
     def are_named(self) -> bool:
         """Whether the models are named in place of the profile's: each of them is then asked all
         that the profile asks of one or a few of its own."""
-        return self.folder != self.name
+        texts = self.source if self.has_own_texts else None
+        return self.folder != folder(self.name, None, texts)
 
     @property
     def is_papers(self) -> bool:
