@@ -13,6 +13,7 @@ from replication.beyond import QUESTIONS
 from replication.figures import curves
 from replication.measure import cache, fetching
 from replication.measure.question import Question, register
+from replication.run.notebooks import NOTEBOOKS, with_questions
 
 PACKAGES = ("lib", "replication")
 FLOORS = (  # from the ground up; a module imports those of its own floor or of one below
@@ -129,6 +130,29 @@ def test_a_name_that_stands_for_something_else_is_refused():
     with pytest.raises(ValueError, match="There is a 'scores' already"):
         register([Question("16_mine", kinds={"scores": print})])
     assert fetching.MEASURE["scores"] is not print
+
+
+def unhealed(name, distances, profile):
+    """An experiment that is called like one of notebook 02."""
+
+
+@pytest.mark.parametrize(
+    "bad, sentence",
+    [
+        (Question("16_mine", unhealed), "experiments of 16_mine must be a tuple of functions"),
+        (Question("16_mine", ("unhealed",)), "experiments of 16_mine must be a tuple of functions"),
+        (Question("16_mine", (unhealed,), tables={"healed": print}), "no experiment of that name"),
+        (Question("16_mine", (unhealed,)), "There is an experiment 'unhealed' already"),
+        (Question("15_mine"), "Notebook 15 is 15_claims: give 15_mine another number"),
+    ],
+    ids=lambda case: case if isinstance(case, str) else "question",
+)
+def test_a_question_that_cannot_be_asked_is_refused(bad, sentence):
+    """Before anything runs, and before anything of it is registered."""
+    with pytest.raises(ValueError, match=sentence):
+        register([bad])
+        with_questions(NOTEBOOKS, [bad])
+    assert "healed" not in measure.TABLES
 
 
 def test_no_file_registers_by_being_imported():

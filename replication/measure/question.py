@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from inspect import isfunction
 
 import pandas as pd
 
@@ -30,13 +31,33 @@ class Question:
 def register(questions: Iterable[Question]) -> None:
     """Let `measure` know the tasks, kinds and tables of questions.
 
-    Raises ValueError for a name that stands for something else already.
+    Raises ValueError for a name that stands for something else already, for experiments that are
+    no functions, and for a table of no experiment.
     """
+    questions = tuple(questions)
+    for question in questions:
+        _check(question)
     for question in questions:
         evaluation.register(question.tasks)
         _add(question.kinds, fetching.MEASURE)
         _add(question.tables, measure.TABLES)
         _add(question.results_of, cache.RESULTS_OF)
+
+
+def _check(question: Question) -> None:
+    """Raise ValueError for experiments that are no functions, and for a table of none of them."""
+    experiments = question.experiments
+    if not isinstance(experiments, tuple) or not all(map(isfunction, experiments)):
+        raise ValueError(
+            f"The experiments of {question.notebook} must be a tuple of functions, "
+            f"as (positions,), not {experiments!r}."
+        )
+    names = [experiment.__name__ for experiment in experiments]
+    if unknown := [name for name in question.tables if name not in names]:
+        raise ValueError(
+            f"{question.notebook} has a table {unknown[0]!r}, but no experiment of that name: "
+            f"choose among {', '.join(names) or 'none'}."
+        )
 
 
 def _add(own: Mapping, known: dict) -> None:

@@ -115,11 +115,26 @@ _NOTEBOOKS = {  # without what the questions add
 def with_questions(
     notebooks: Mapping[str, Notebook], questions: Iterable[Question]
 ) -> dict[str, Notebook]:
-    """Return notebooks with what questions measure and draw there; one may be new."""
+    """Return notebooks with what questions measure and draw there; one may be new.
+
+    Raises ValueError for the number of another notebook, and for an experiment that is called like
+    another one, whose table it would replace.
+    """
     notebooks = dict(notebooks)
+    known = {one.__name__: one for notebook in notebooks.values() for one in notebook.experiments}
     for question in questions:
         number = question.notebook.partition("_")[0]
         notebook = notebooks.get(number) or Notebook(question.notebook)
+        if notebook.file != question.notebook:
+            raise ValueError(
+                f"Notebook {number} is {notebook.file}: give {question.notebook} another number."
+            )
+        for experiment in question.experiments:
+            if known.setdefault(experiment.__name__, experiment) is not experiment:
+                raise ValueError(
+                    f"There is an experiment {experiment.__name__!r} already: choose another name "
+                    f"for that of {question.notebook}."
+                )
         notebooks[number] = replace(
             notebook,
             figures=(*notebook.figures, *question.figures),
