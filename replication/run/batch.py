@@ -51,6 +51,11 @@ class Batch:
             for job, requests in plan.jobs_of(model, self.profile, list(self.notebooks)).items()
         }
 
+    def lacks_results(self, number: str) -> bool:
+        """Return whether a result is missing that a job should have measured for a notebook."""
+        alone = replace(self, notebooks={number: self.notebooks[number]})
+        return not all(alone.jobs().values())
+
 
 @dataclass
 class Progress:
@@ -98,17 +103,17 @@ def run(
 ) -> dict[str, Outcome]:
     """Run the jobs of a batch, if somebody executes them, then its notebooks; return all Outcomes.
 
-    If a job fails, the notebooks that it was for draw what the others measured, and do not try to
-    measure the rest.
+    If a job fails, the notebooks that need its results draw what the others measured, and do not
+    try to measure the rest, which would fail in them, too.
     """
     progress = Progress(len(batch.notebooks))
     if job_executor:
         run_jobs(batch, job_executor, progress)
-    failed = progress.failed > 0
-    launches = [
-        Launch(notebook, batch.parameters, read_only=failed and notebook.draws)
-        for notebook in batch.notebooks.values()
-    ]
+    a_job_failed = progress.failed > 0
+    launches = []
+    for number, notebook in batch.notebooks.items():
+        only_draws = a_job_failed and notebook.draws and batch.lacks_results(number)
+        launches.append(Launch(notebook, batch.parameters, read_only=only_draws))
     for launch, outcome in executor(launches):
         progress.add(launch.name, outcome)
     return progress.outcomes
