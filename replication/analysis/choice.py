@@ -1,6 +1,6 @@
 """Which block: the damage of blocks against their distance (the paper's hypothesis 2).
 
-damages: the table of damage.measure, of one or several models; maps: their distances, by name.
+damages: the table `damage`, of one or several models; maps: their distances, by name.
 """
 
 import numpy as np

@@ -79,7 +79,7 @@ def _of_size(maps: np.ndarray, size: int) -> np.ndarray:
 def lower_minus_upper(damage: pd.DataFrame, num_layers: int, skip=(1, 1)) -> np.ndarray:
     """How much more the loss of each text rises without a shallow block than without a deep one.
 
-    damage: the table of damage.measure, of one model. The blocks are those of `depth_statistics`,
+    damage: the table `damage`, of one model. The blocks are those of `depth_statistics`,
     without so many layers at either end (`skip`); mean over their sizes of the mean over blocks, in
     nats a token: (texts,).
     """

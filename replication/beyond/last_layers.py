@@ -80,7 +80,7 @@ def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
     """Draw one model's answers against the layers dropped, a mark for each number of last layers
     that are kept, the whole model at 0.
 
-    scores: of `requests`; exits: of `letters.exits`, whose scores of MMLU add the sizes between.
+    scores: of `last_layers`; exits: of `letters.exits`, whose scores of MMLU add the sizes between.
     """
     scores = scores[scores.strategy.isin(LOOKS)]  # more cuts were recorded
     same = (exits.task == "mmlu") & exits.model.isin(scores.model)

@@ -77,7 +77,7 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 
 def _measured(params: dict) -> list[dict]:
     """Return the rows of a model: what `of_text` gives of each text, of every block and layer."""
-    import torch  # here, since the plan reads `requests` and loads no torch
+    import torch  # here, since the plan reads `states` above and loads no torch
 
     model, tokenizer = fetching.loaded(params)
     texts = sets.c4("validation", data_source(params), params["sequences"])
@@ -151,7 +151,7 @@ def _rows(blocks: list, tokens: np.ndarray, values: dict[str, np.ndarray]) -> li
 def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.DataFrame:
     """Return the damage of each criterion's choice of every size up to half of the layers.
 
-    damages: the table of damage.measure; states: of `measure`.
+    damages: the table of `damage.table`; states: of `table`.
     One row per model, criterion and block_size. starts: chosen by either half of the texts. value:
     damage on the texts that did not choose, nats a token; examples: of each text. rank: 1 plus the
     number of blocks of that size that hurt less, mean of both halves. median: of the damage of all
@@ -248,7 +248,7 @@ def figure_layers(damages: pd.DataFrame, changes: pd.DataFrame) -> Figure:
     """Draw a row a model: how much each layer changes the stream of the C4 texts, and the damage of
     dropping it; the record behind. Bars: 95 %.
 
-    damages: of damage.measure; changes: of `measure`.
+    damages: the table of `damage.table`; changes: of `table`.
     """
     updates = changes[changes.criterion.isin(UPDATES)]
     table = pd.concat([updates, damages[damages.block_size == 1]])

@@ -2,7 +2,7 @@
 
 A job is one process: it measures a model's distance map, or one healing with all scores that need
 it, or what a notebook wants of a model that is not healed. It needs its model's map, and no other
-job: healings that continue a shorter one are in one job with it.
+job: each healing begins anew, a longer one too.
 """
 
 from collections.abc import Iterable
