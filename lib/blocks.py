@@ -80,7 +80,7 @@ class BlockDistances:
 
     def best_start(self, size: int) -> int:
         """l*(n) = argmin over l of d(x^(l), x^(l+n)), n = size."""
-        return int(np.argmin(self.row(size)))
+        return int(np.nanargmin(self.row(size)))
 
 
 def similarity_block(distances, size: int) -> Block:

@@ -66,8 +66,9 @@ class Task:
 
         commonest: the share of the place (such as the letter) that is chosen most. ties: how many
         questions have several best choices. margin: the right choice minus the best wrong one,
-        mean, in nats. bits_per_byte: bits of the right choice over its bytes without the space
-        before it, so of a letter simply its bits. Shares and means have the weights of the score.
+        mean, in nats (per character, if choices are compared so). bits_per_byte: bits of the right
+        choice over its bytes without the space before it, so of a letter simply its bits. Shares
+        and means have the weights of the score.
         """
         if loglikelihoods is None:
             return dict.fromkeys(ANSWER_STATS)
@@ -202,6 +203,7 @@ def spec(name: str) -> TaskSpec:
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Mean and its standard error (of a ratio estimator; for equal weights the usual one)."""
+    values, weights = values[weights > 0], weights[weights > 0]
     share = weights / weights.sum()
     mean = float(share @ values)
     n = len(values)

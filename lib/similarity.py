@@ -76,7 +76,7 @@ def last_token_states(model, batch: dict) -> torch.Tensor:
     architecture. Raises ValueError if it is not.
     """
     ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
-    if not mask[:, 0].all():
+    if not (mask.shape[1] and mask[:, 0].all()):
         raise ValueError("A batch of texts must be padded on the right, and no text may be empty.")
     last = mask.sum(1) - 1
     rows = torch.arange(len(ids), device=model.device)

@@ -34,7 +34,7 @@ from .models.decoder import (
     residual_stream,
     run_decoder,
 )
-from .models.layers import run_after_block
+from .models.layers import changed_after_cut, run_after_block
 from .models.reading import Batch, greedy_texts, prefix_batches
 from .pruning import dropped
 
@@ -64,10 +64,10 @@ def sweep(
     for task in tasks:
         rows = task.rows(tokenizer)
         flat = [row for of_example in rows for row in of_example]
-        check_rows(model, flat, task.name)
+        new_tokens = task.examples[0]["new_tokens"] if task.spec.generated else 0
+        check_rows(model, flat, task.name, new_tokens)
         if task.spec.generated:
-            limit = task.examples[0]["new_tokens"]
-            outputs = continuations(model, tokenizer, blocks, flat, limit, batch_tokens)
+            outputs = continuations(model, tokenizer, blocks, flat, new_tokens, batch_tokens)
         else:
             read = partial(scored, with_likeliest=task.spec.reads_likeliest)
             outputs = target_logprobs(model, blocks, flat, batch_tokens, task.name, read)
@@ -80,8 +80,8 @@ def sweep(
     return pd.DataFrame(records)
 
 
-def check_rows(model, rows: list[Row], task: str) -> None:
-    """Raise ValueError for rows that the model cannot read.
+def check_rows(model, rows: list[Row], task: str, new_tokens: int = 0) -> None:
+    """Raise ValueError for rows that the model cannot read, or continue by `new_tokens`.
 
     They are longer than it reads, or than it is exact for (`qwen1`); they have a token that it has
     no embedding of; or no row has a token before the first that is scored.
@@ -90,8 +90,11 @@ def check_rows(model, rows: list[Row], task: str) -> None:
     longest = max(len(row.tokens) for row in rows)
     most = getattr(config, "max_position_embeddings", None) or longest
     most = getattr(config, "exact_length", most)
-    if longest > most:
-        raise ValueError(f"A row of {task} has {longest} tokens; this model reads at most {most}.")
+    if longest + new_tokens > most:
+        written = f" and {new_tokens} to write" if new_tokens else ""
+        raise ValueError(
+            f"A row of {task} has {longest} tokens{written}; this model reads at most {most}."
+        )
     if not longest:
         raise ValueError(f"No text of {task} has two tokens, so none has a next token to predict.")
     tokens = chain.from_iterable((row.tokens, np.ravel(row.target_ids)) for row in rows)
@@ -264,6 +267,6 @@ def continuations(
                 texts[block][i] = text
 
     for block in tqdm(blocks, desc="generation"):
-        with dropped(model, block):
+        with dropped(model, block), changed_after_cut(model, block):
             write(block)
     return texts

@@ -126,10 +126,19 @@ TASK_SPECS = MappingProxyType(_specs)  # read only
 
 
 def register(tasks: Mapping[str, TaskSpec]) -> None:
-    """Add tasks to TASK_SPECS. Raises ValueError if another has the name."""
+    """Add tasks to TASK_SPECS, all or none. Raises ValueError if another has the name."""
     for name, spec in tasks.items():
-        if _specs.setdefault(name, spec) != spec:
+        if _fields(_specs.get(name, spec)) != _fields(spec):
             raise ValueError(f"There is a task {name!r} already: choose another name.")
+    _specs.update(tasks)
+
+
+def _fields(spec: TaskSpec) -> dict:
+    """Return the fields of a row. Partial functions, which Python tells apart, by their parts."""
+    values = dict(vars(spec))
+    if isinstance(spec.build, partial):
+        values["build"] = spec.build.func, spec.build.args, spec.build.keywords
+    return values
 
 
 def question_set(name: str) -> str:

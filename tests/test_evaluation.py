@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import real_task
 
+from lib import tasks
 from lib.data import prompts, sets
-from lib.evaluation import Task
+from lib.evaluation import Task, weighted_mean
 from replication import profiles
 
 SMOKE = profiles.get("smoke")
@@ -106,6 +107,25 @@ def test_mmlu_weights_count_subjects_alike():
     assert len({len(weights) for weights in by_subject.values()}) > 1
     for weights in by_subject.values():
         assert sum(weights) == pytest.approx(1)
+
+
+def test_an_example_of_weight_zero_counts_nothing():
+    with_it = weighted_mean(np.array([1.0, 2, 5, 9]), np.array([1.0, 1, 2, 0]))
+    assert with_it == weighted_mean(np.array([1.0, 2, 5]), np.array([1.0, 1, 2]))
+
+
+def test_a_task_is_registered_twice_but_not_another_of_its_name(monkeypatch):
+    """A cell that is run again does the former. Of a call that fails nothing is left."""
+    monkeypatch.setattr(tasks, "_specs", dict(tasks.TASK_SPECS))
+
+    def row(label="Riddles"):
+        return tasks.multiple_choice("arc_easy", dict, label)
+
+    tasks.register({"riddles": row()})
+    tasks.register({"riddles": row()})
+    with pytest.raises(ValueError, match="There is a task 'riddles' already"):
+        tasks.register({"puns": row("Puns"), "riddles": row("Others")})
+    assert "puns" not in tasks._specs
 
 
 def test_chance_and_majority():

@@ -11,7 +11,7 @@ import sys
 import weakref
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import count
+from itertools import count, cycle
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +22,7 @@ from healings import BLOCK, RECIPE, START, WEIGHTS, Killed, heal, killed_at, wei
 from peft import PeftConfig
 from torch import nn
 
-from lib.blocks import Block
+from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.gpu.memory import ActivationBudget
 from lib.healing import linear, lora, packing, training
@@ -137,6 +137,19 @@ def test_all_documents_are_begun_before_one_goes_on(base, monkeypatch):
     sequences, _ = packing.training_sequences(base[1], recipe)
     begun = [sequence["documents"][0][0] == base[1].bos_token_id for sequence in sequences]
     assert begun == 2 * [True, True, True, False, False, False]
+
+
+def test_texts_shorter_than_a_sequence_are_read_again_and_chats_without_a_target_refused(
+    base, monkeypatch
+):
+    monkeypatch.setattr(sets, "healing_texts", lambda source, count: ["a b", "c"])
+    sequences, epochs = packing.training_sequences(base[1], RECIPE)
+    assert {packing.real_tokens([sequence]) for sequence in sequences} == {RECIPE.max_tokens}
+    assert epochs > 1
+    no_target = [packing.Document([1, 2, 3], [-100] * 3)]
+    monkeypatch.setattr(packing, "_in_order", lambda *_: cycle(no_target))
+    with pytest.raises(ValueError, match="No answer has a token that healing reads"):
+        packing.training_sequences(base[1], RECIPE)
 
 
 def test_documents_are_truncated_and_padding_has_no_loss(base):
@@ -365,12 +378,20 @@ def test_a_kill_loses_a_quarter_of_an_hour_at_most(base, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_has_another_healing_is_refused(base, tmp_path):
-    """Of another recipe, or of another number of layers."""
-    heal(base, tmp_path)
+    """Of another recipe, of another number of layers, or of others; an older note names none."""
+    healed = heal(base, tmp_path)
     with pytest.raises(ValueError, match="a healing of another recipe"):
         heal(base, tmp_path, replace(RECIPE, rank=RECIPE.rank + 1))
-    with pytest.raises(ValueError, match="a healing of another recipe"):
-        training.heal(*base, RECIPE, tmp_path)
+    for other in (UNPRUNED, Block(BLOCK.start + 1, BLOCK.size)):
+        with (
+            pytest.raises(ValueError, match="a healing of .* other layers"),
+            dropped(base[0], other),
+        ):
+            training.heal(*base, RECIPE, tmp_path)
+    note = json.loads((tmp_path / training.BEGUN).read_text())
+    del note["kept"]
+    (tmp_path / training.BEGUN).write_text(json.dumps(note))
+    assert heal(base, tmp_path) == healed
 
 
 def test_one_process_at_a_time_heals_into_a_folder(base, tmp_path, monkeypatch):

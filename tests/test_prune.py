@@ -367,6 +367,27 @@ def test_a_full_disk_is_known_before_weights_are_read(
         prune(options(model, heal=1), tmp_path / "smaller")
 
 
+def test_weights_of_the_hub_and_new_ones_on_one_disk_need_room_for_both(
+    model, tmp_path, monkeypatch
+):
+    config = AutoConfig.from_pretrained(model)
+    hub = SimpleNamespace(kind="hub")
+    checkpoint = SimpleNamespace(config=config, num_layers=LAYERS, source=hub, folder=tmp_path)
+    sizes = []
+    for kept in (LAYERS - 2, LAYERS):
+        config.num_hidden_layers = kept
+        sizes.append(AutoModelForCausalLM.from_config(config).num_parameters())
+    config.num_hidden_layers = LAYERS
+    number = config.dtype.itemsize if config.dtype else 2
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "a" / "hub"))
+    free = SimpleNamespace(free=sum(sizes) * number)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
+    steps.check_room(Options("any", layers=2), checkpoint, tmp_path / "out")
+    free.free -= 1
+    with pytest.raises(OSError, match="GB are needed in .*: make room there"):
+        steps.check_room(Options("any", layers=2), checkpoint, tmp_path / "out")
+
+
 def test_a_local_base_is_known_by_its_contents(healed, model, tmp_path):
     """Whatever the times of its files and its name; as `sha256sum` prints it."""
     record, base = healed[1], tmp_path / "copied"
@@ -433,6 +454,7 @@ BAD = {  # variables of `make prune`, and what it says; by default a good MODEL 
     "LAYERS=8": "layers 0 to 7 .* at least one layer must stay",
     "LAYERS=2 START=0 REPAIR=map": "START must be at least 1",
     "LAYERS=2 START=7": "layers 7 to 8 .* may not run past the end",
+    "GB=1 START=9": "layers 9 to 9 .* may not run past the end",
     "LAYERS=2 GB=1": "LAYERS and GB say how many layers to drop: give one of them",
     "GB=1 LOSS=+0.3": "GB and LOSS say how many layers",
     "GB=0": "GB must be above 0, not 0",

@@ -7,6 +7,7 @@ from conftest import DEVICE, LENGTH, ROUNDING, VOCAB
 from torch import nn
 
 from lib import similarity
+from lib.blocks import BlockDistances
 from lib.similarity import block_distances
 from replication.beyond import which_block
 
@@ -89,9 +90,16 @@ def test_padding_on_the_left_and_a_text_without_tokens_are_refused(llama):
     left = {name: tensor.flip(1) for name, tensor in padded().items()}
     empty = padded()
     empty["attention_mask"][3] = 0
-    for batch in (left, empty):
+    no_token = {name: tensor[:1, :0] for name, tensor in padded().items()}
+    for batch in (left, empty, no_token):
         with pytest.raises(ValueError, match="on the right, and no text may be empty"):
             block_distances(llama, [batch])
+
+
+def test_a_block_whose_distance_is_no_number_is_not_the_best():
+    matrix = np.array([[0, 0.4, 0.5], [0.4, 0, 0.3], [0.5, 0.3, 0]])
+    matrix[0, 1] = np.nan
+    assert BlockDistances(matrix, matrix, matrix[None], 2).best_start(1) == 1
 
 
 def test_folds_are_dealt_out_before_texts_are_sorted_by_length(llama, tokenizer):

@@ -10,7 +10,7 @@ from conftest import LAYERS, make_in_process, stored, text, tiny
 from lib import storage
 from lib.evaluation import TASK_SPECS, Task
 from lib.models import loading
-from lib.prune import Options, prune, sizes, steps
+from lib.prune import Options, prune, run, sizes, steps
 
 TABLE = {"sizes": "table", "repair": "map", "limit": 4, "tasks": "arc_easy"}
 pytestmark = pytest.mark.usefixtures("computes_in_fp32", "asks_of_every_cut")
@@ -161,5 +161,5 @@ def test_questions_of_a_task_file_that_changed_are_asked_again(tmp_path, monkeyp
     tables = []
     for question in "aba":
         task = Task("lm_eval:riddles", ({"prompt": question},), TASK_SPECS["arc_easy"])
-        tables.append(steps.table_of_sizes(call, checkpoint, [task], tmp_path, "revision")[1])
+        tables.append(run.table_of_sizes(call, checkpoint, [task], tmp_path, "revision")[1])
     assert tables[0] == tables[2] != tables[1]

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from conftest import ROUNDING, VOCAB
 
@@ -140,6 +141,7 @@ KINDS = [
     mapped(1, 1, "folded"),
     mapped(2, 2, "folded"),
     mapped(4, 1, "folded"),
+    linear.Mapped(4, 1, "folded", -mapped(4, 1, "folded").change),  # of one name and block
 ]
 
 
@@ -165,8 +167,29 @@ def test_what_else_is_in_a_sweep_changes_nothing(llama, tokenizer):
         assert measured == pytest.approx(expected, abs=1e-5)
 
 
+def test_each_kind_of_block_writes_as_it_is_scored(llama, tokenizer):
+    """The likeliest token each time, of the states by which its losses are computed."""
+    tokenizer.pad_token = "<unk>"
+    tokenizer.backend_tokenizer.decoder = tokenizers.decoders.Fuse()  # without spaces
+    prompt = [3, 1, 4, 1, 5]
+    with linear.reading_ffn(llama, KINDS), torch.inference_mode():
+        written = sweep.continuations(llama, tokenizer, KINDS, [Row(tuple(prompt), ())], 5, 200)
+        for block in KINDS:
+            tokens = list(prompt)
+            for _ in range(5):
+                ids = torch.tensor([tokens], device=llama.device)
+                passes = dict(sweep.final_states(llama, [block], ids, lambda _: None))
+                tokens.append(int(llama.lm_head(passes[block][0, -1]).argmax()))
+            assert written[block] == [tokenizer.decode(tokens[len(prompt) :], True)]
+    assert len({text for (text,) in written.values()}) > len(KINDS) / 2
+
+
 def test_a_row_longer_than_the_model_reads_ends_in_a_sentence(llama, tokenizer):
     """GPT-2's table of positions ends at 1,024, a prompt of MMLU at 2,048."""
     llama.config.max_position_embeddings = 3
     with pytest.raises(ValueError, match="this model reads at most 3"):
         sweep.sweep(llama, tokenizer, [], [Task("c4", ({"text": "a b c d e f", "max_tokens": 9},))])
+    llama.config.max_position_embeddings = 20
+    question = {"prompt": "a b c d e f", "new_tokens": 20, "answer": "1", "group": None}
+    with pytest.raises(ValueError, match="and 20 to write; this model reads at most 20"):
+        sweep.sweep(llama, tokenizer, [], [Task("gsm8k", (question,))])

@@ -8,7 +8,7 @@ import numpy as np
 from . import chats
 
 MOST_TOKENS = 2048  # of a prompt, as in Hendrycks et al.: it has fewer examples if it is longer
-WRITTEN_TOGETHER = 32  # answers to GSM8K at once, at most, where memory allows
+WRITTEN_TOGETHER = 32  # answers to GSM8K at once, at least, where memory allows
 GSM8K_STOPS = ("Question:", "</s>", "<|im_end|>")  # where an answer ends, as in lm-eval
 
 

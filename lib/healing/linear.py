@@ -26,7 +26,7 @@ from ..models.layers import only_layers
 from . import lora
 
 RIDGES = tuple(10.0**power for power in range(-8, 4))  # in units of the mean of z^2
-HELD_OUT = 4  # every fourth calibration text only chooses the ridge
+HELD_OUT = 4  # every fourth calibration text chooses the ridge, before all texts are fitted
 PROBE = 8  # tokens that a layer reads, to show what it adds to the stream
 LOST = 1e-3  # of what was added there, at most
 LOST_IN_16_BITS = 0.02  # rounding to bf16 loses 0.004 in a layer of SmolLM2 or Qwen2.5
@@ -99,6 +99,12 @@ class Mapped(Block):
     name: str = ""
     change: torch.Tensor = field(default=None, compare=False, repr=False)
     added: dict = field(default_factory=dict, compare=False, repr=False)  # m, of a map of it
+
+    def __eq__(self, other) -> bool:
+        """Maps are the same if they are of one block and name, and have the very same A."""
+        if not isinstance(other, Mapped) or self.change is not other.change:
+            return False
+        return super().__eq__(other) and self.name == other.name
 
     def input_after_cut(self, state: torch.Tensor) -> torch.Tensor:
         """x + z A. A map of m needs `reading_ffn`: without it there is no m, a KeyError."""

@@ -121,7 +121,7 @@ def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
 
     Raises ValueError if it healed other layers; an older adapter has no note of them.
     """
-    file, own = Path(adapter) / CUT, _numbers(model)
+    file, own = Path(adapter) / CUT, kept_layers(model)
     healed = json.loads(file.read_text()) if file.exists() else own
     if healed != own:
         raise ValueError(f"{adapter} healed a model of the layers {healed}; this one has {own}.")
@@ -129,8 +129,8 @@ def load_lora(model, adapter: str | Path) -> Iterator[PeftModel]:
         yield wrapped.eval()
 
 
-def _numbers(model) -> list[int]:
-    """Return which layers of the uncut model this one has."""
+def kept_layers(model) -> list[int]:
+    """Return which layers of the uncut model this one has, by their numbers there."""
     config = decoder_config(model)
     return getattr(config, NUMBERS, list(range(config.num_hidden_layers)))
 
@@ -182,6 +182,6 @@ def save(wrapped: PeftModel, folder: Path) -> Path:
             json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": None})
         )
         (part / "README.md").unlink(missing_ok=True)
-        (part / CUT).write_text(json.dumps(_numbers(wrapped.get_base_model())))
+        (part / CUT).write_text(json.dumps(kept_layers(wrapped.get_base_model())))
         shutil.rmtree(folder, ignore_errors=True)
     return folder

@@ -50,10 +50,11 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
         )
     documents = _in_order(tokenizer, texts, recipe)
     sequences, sequence, cut_off, begun = [], [], [], 0
+    any_target = False
     while len(sequences) < count:
         if cut_off and (begun % len(texts) == 0 or not recipe.beginnings_first):
             document = cut_off.pop(0)
-        elif begun > len(texts) and not sequences:
+        elif begun > len(texts) and not any_target:
             raise ValueError(
                 f"No answer has a token that healing reads in {recipe.max_tokens} tokens of a chat."
             )
@@ -63,6 +64,7 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
         room = recipe.max_tokens - sum(len(part.ids) for part in sequence)
         part, rest = document.split(room)
         sequence.append(part)
+        any_target = any_target or _as_sequence([part]) is not None
         if recipe.packed and rest.ids:
             cut_off.append(rest)
         if not recipe.packed or len(part.ids) == room:

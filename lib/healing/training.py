@@ -54,7 +54,7 @@ class Healed:
     """The result of a healing. status: "ok", "diverged" (loss not finite) or "oom"."""
 
     adapter: Path | None  # a peft adapter, in the numbering of the pruned model
-    losses: list[float]  # training loss of each step, nats
+    losses: list[float]  # training loss of each step in nats, where it is finite
     status: str
     micro_batch: int
     epochs: float  # how often the documents were read
@@ -111,11 +111,14 @@ def heal(
 
 def _check_begun(model, recipe: Recipe, folder: Path) -> None:
     """Note what is healed into a folder. Raises ValueError if something else was."""
-    begun = asdict(recipe) | {"layers": len(decoder_layers(model))}
+    kept = lora.kept_layers(model)
+    begun = asdict(recipe) | {"layers": len(kept), "kept": kept}
     file = folder / BEGUN
     # an older note lacks fields that came later
     if file.exists() and begun | json.loads(file.read_text()) != begun:
-        raise ValueError(f"{folder} has a healing of another recipe: choose another folder.")
+        raise ValueError(
+            f"{folder} has a healing of another recipe, or of other layers: choose another folder."
+        )
     folder.mkdir(exist_ok=True)
     storage.atomic_write(file, json.dumps(begun).encode())
 

@@ -212,6 +212,29 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
             yield
 
 
+@contextmanager
+def changed_after_cut(model, block: Block) -> Iterator[None]:
+    """Within `pruning.dropped`: what follows the cut reads `block.input_after_cut` of the state."""
+    layers = decoder_layers(model)
+
+    def before(module, args, kwargs):
+        if args:
+            return (block.input_after_cut(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": block.input_after_cut(kwargs["hidden_states"])}
+
+    def after(module, args, output):
+        if isinstance(output, torch.Tensor):
+            return block.input_after_cut(output)
+        return (block.input_after_cut(output[0]), *output[1:])
+
+    if block.start < len(layers):
+        hook = layers[block.start].register_forward_pre_hook(before, with_kwargs=True)
+    else:  # the block includes the last layer
+        hook = layers[-1].register_forward_hook(after)
+    with hook:
+        yield
+
+
 # ---- whether layers can be taken out of an architecture ----------------------------------------
 
 

@@ -12,6 +12,6 @@ from ..lazy import lazy
 
 if TYPE_CHECKING:  # so that an editor knows them
     from .options import Options
-    from .steps import prune
+    from .run import prune
 
-__getattr__ = lazy(__name__, {"Options": "options", "prune": "steps"})
+__getattr__ = lazy(__name__, {"Options": "options", "prune": "run"})

@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = vars(arguments().parse_args(argv))
         out = given.pop("out")
         options = Options(**given)
-        from . import card, steps  # here, since they load torch
+        from . import card, run  # here, since they load torch
 
-        record = steps.prune(options, out)
+        record = run.prune(options, out)
     except (ValueError, OSError, RuntimeError, KeyboardInterrupt) as error:
         if any(Path(f"{out}.work").expanduser().glob("*/*")):
             print(f"What is done lies in {out}.work: the same command goes on from there.")

@@ -1,6 +1,5 @@
-"""`prune`, and its steps: check, choose, map, heal, save."""
+"""The steps of `prune`: check, choose, map, heal, save."""
 
-import hashlib
 import math
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,6 @@ import huggingface_hub.constants
 import numpy as np
 from filelock import FileLock, Timeout
 
-from .. import storage
 from ..blocks import UNPRUNED, Block
 from ..data import chats, sets
 from ..evaluation import SIGNAL, Task, weighted_mean
@@ -23,7 +21,7 @@ from ..models.decoder import decoder_config, decoder_layers
 from ..pruning import dropped, save_pruned
 from ..similarity import block_distances, calibration_batches
 from ..sweep import baseline_scores, check_rows, sweep
-from . import card, far
+from . import far
 from .options import FITTED, JUDGING, MAX_TOKENS, TEXTS, WATCHED, Options
 
 SPLITS = ("train", "validation")
@@ -97,67 +95,6 @@ class Work:
             self.results["versions"].append({"version": version} | sizes | {"scores": scores})
 
 
-def prune(options: Options, out: str | Path) -> dict:
-    """Write the smaller model into the folder `out`; return the record that lies there, too.
-
-    Its `versions`, the whole, the cut, the mapped and the saved model, which is healed: layers,
-    parameters, GB of weights, and of each task [value, standard error], and those of the difference
-    to the whole. With `nf4` all are packed. A healing that was killed goes on where it was.
-    Raises ValueError, OSError or RuntimeError with one sentence; `out` is then as it was before.
-    """
-    from . import sizes  # which is made of these steps
-
-    out, called = Path(out).expanduser(), options
-    check_out(options, out)
-    checkpoint, tasks = check(options), options.scored()
-    base = card.read_base(options.model, checkpoint.folder)
-    with work_folder(out) as folder:
-        print(*base.unread, f"What is done is kept in {folder}.", sep="\n", flush=True)
-        digests = files.digests(checkpoint, folder)
-        revision = storage.listing_digest(digests) if digests else checkpoint.source.revision
-        rows, table = table_of_sizes(options, checkpoint, tasks, folder, revision)
-        if called.sizes:
-            return {"sizes": rows, "folder": str(table)}
-        if rows:
-            size = sizes.choose(options, rows)
-            print(f"{size} of {checkpoint.num_layers} layers are dropped.", flush=True)
-            options = options.without_budget(size)  # from here on as if LAYERS said so
-        own = folder / options.key(revision)
-        if not (own / "weights").exists():
-            check_room(options, checkpoint, out)
-        results = {"revision": revision, "files": digests, "versions": [], "sizes": rows}
-        results["reads_chats"] = options.reads_chats
-        work = Work(options, tasks, own, results)
-        block, adapter = cut(work)
-        loading.release()  # before the original weights are read
-        weights = save(work, block, adapter, checkpoint.dtype)
-        work.score(*work.load(weights), {"saved": UNPRUNED})
-        for file in sizes.FILES if rows else ():
-            shutil.copyfile(table / file, weights / file)
-        record = card.write(called, checkpoint, base, work.results, weights)
-        weights.rename(out)
-        return record
-
-
-def table_of_sizes(
-    options: Options, checkpoint, tasks: list[Task], folder: Path, revision: str
-) -> tuple[list[dict], Path | None]:
-    """Return the rows of the table of sizes and its folder; none where LAYERS says the size."""
-    from . import sizes
-
-    if options.layers:
-        return [], None
-    check_room(options.without_budget(checkpoint.num_layers - 1), checkpoint, folder.parent / "x")
-    if options.gb is not None:
-        check_gb(options.gb, checkpoint)
-    own = [task.examples for task in tasks if task.own_spec]  # whose files may have changed
-    digest = f"-{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}" if own else ""
-    table = folder / f"sizes-{options.table_key(revision)}{digest}"
-    rows = sizes.measure(Work(options, list(tasks), table, {"versions": []}), checkpoint)
-    loading.release()
-    return rows, table
-
-
 def check_gb(gb: float, checkpoint: files.Checkpoint) -> None:
     """Raise ValueError, before weights are read, where the whole model fits, or no layer does."""
     config = checkpoint.config
@@ -213,21 +150,35 @@ def check_room(options: Options, checkpoint: files.Checkpoint, out: Path) -> Non
     config, num_layers = checkpoint.config, checkpoint.num_layers
     number = config.dtype.itemsize if config.dtype else 2  # bytes
     smaller = layers.meta_model(layers.pruned_config(config, range(options.layers, num_layers)))
-    needed = {out.parent: smaller.num_parameters() * number}
+    weights = smaller.num_parameters() * number
+    needed = [(out.parent, weights)]
     if options.heals:
         recipe = options.recipe(smaller.num_parameters(), on_cpu=True)
         matrices = [p for p in decoder_layers(smaller).parameters() if p.ndim == 2]
-        needed[out.parent] += ADAPTERS * recipe.rank * 4 * sum(sum(p.shape) for p in matrices)
+        of_adapter = recipe.rank * 4 * sum(sum(p.shape) for p in matrices)
+        needed.append((out.parent, ADAPTERS * of_adapter))
     if checkpoint.source.kind == "hub" and not any(checkpoint.folder.glob("*.safetensors")):
         whole = layers.meta_model(config)
-        needed[Path(huggingface_hub.constants.HF_HUB_CACHE)] = whole.num_parameters() * number
-    for place, size in needed.items():
+        cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+        needed.append((cache, whole.num_parameters() * number))
+    disks = {}  # by its number, a folder on it and the bytes that are needed there
+    for folder, size in needed:
+        place = _existing(folder)
+        first, before = disks.get(place.stat().st_dev, (place, 0))
+        disks[place.stat().st_dev] = first, before + size
+    for place, size in disks.values():
         free = shutil.disk_usage(place).free
         if size > free:
             raise OSError(
-                f"{size / 1e9:.3g} GB are needed in {place.absolute()}, and {free / 1e9:.3g} GB "
+                f"{size / 1e9:.3g} GB are needed in {place}, and {free / 1e9:.3g} GB "
                 "are free: make room there, or choose another OUT."
             )
+
+
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there already."""
+    folder = folder.absolute()
+    return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def check(options: Options) -> files.Checkpoint:
@@ -239,7 +190,7 @@ def check(options: Options) -> files.Checkpoint:
     needed += files.TOKENIZER if options.reads_chats else []
     checkpoint = files.open_checkpoint(options.model, needed)
     layers.check(checkpoint.config)
-    Block(options.start or 0, options.layers).kept(checkpoint.num_layers)
+    Block(options.start or 0, options.layers or 1).kept(checkpoint.num_layers)
     limit, most = far.window(checkpoint.config), max(MAX_TOKENS, options.sequence)
     if limit and limit < most:
         what = "SEQUENCE is" if most > MAX_TOKENS else "texts here have up to"
