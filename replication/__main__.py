@@ -62,8 +62,8 @@ def chosen(options: argparse.Namespace) -> list[str]:
         if not drawn:
             raise ValueError(f"No notebook draws figure {options.figure}.")
         return sorted(set(chain(*drawn)))
-    own = [f"{number:>02}" for number in map(str, profiles.PROFILES[options.profile].notebooks)]
-    numbers = options.only or own or list(NOTEBOOKS)
+    own = profiles.PROFILES[options.profile].notebooks
+    numbers = options.only or list(own or NOTEBOOKS)
     for number in numbers:
         if number not in NOTEBOOKS:
             raise ValueError(f"No notebook {number}: choose among {', '.join(NOTEBOOKS)}.")

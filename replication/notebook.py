@@ -64,7 +64,7 @@ def start(profile: Profile) -> HTML:
     In a run that only draws, cells that begin with LIVE are skipped from here on. Raises ValueError
     for a parameter of papermill that the notebook does not have.
     """
-    is_recorded = profile.name == DRAW_ONLY_PROFILE and paths.LIVE not in os.environ
+    is_recorded = profile.name == DRAW_ONLY_PROFILE and paths.LIVE_VARIABLE not in os.environ
     drawn = paths.draws_only() or is_recorded
     if shell := get_ipython():
         check_parameters(shell.user_ns["In"])

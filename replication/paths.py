@@ -21,14 +21,15 @@ RESULTS = OUTPUT / "data" / "results"  # a parquet file each: private to `measur
 TABLES = OUTPUT / "data" / "tables"  # what measuring ends in
 FIGURES = OUTPUT / "figures"
 RUNS = OUTPUT / "papermill_runs"
-DRAW_ONLY = "DEEPER_LAYERS_DRAW_ONLY"  # what is missing stays missing, since some jobs have failed
-LIVE = "DEEPER_LAYERS_LIVE"
+# what is missing stays missing, since a job has failed; PROFILE=recorded needs no variable
+DRAW_ONLY_VARIABLE = "DEEPER_LAYERS_DRAW_ONLY"
+LIVE_VARIABLE = "DEEPER_LAYERS_LIVE"
 FRAMES = "DEEPER_LAYERS_FRAMES"  # sliders leave all their pictures: no reader moves them
 
 
 def draws_only() -> bool:
     """Return whether this process only draws what is there."""
-    return bool(os.environ.get(DRAW_ONLY))
+    return bool(os.environ.get(DRAW_ONLY_VARIABLE))
 
 
 def continuations(name: str) -> Path:

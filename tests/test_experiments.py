@@ -120,7 +120,7 @@ def test_named_models_are_all_asked(name, models):
     for few in (profile.shown_models, profile.ablation_models, profile.rank_models):
         assert {*few} == {*models}
     for number in profile.notebooks or NOTEBOOKS:
-        notebook = NOTEBOOKS[f"{number:>02}"]
+        notebook = NOTEBOOKS[number]
         assert {*notebook.models(profile)} == {*models}
         for experiment in {*notebook.experiments} - {experiments.stories}:
             are_asked = [

@@ -362,7 +362,7 @@ def test_the_models_that_have_something_to_lose_are_shown():
 def test_a_run_of_which_only_the_map_is_left_is_drawn_as_not_measured(output, monkeypatch):
     """As where each job failed: the last pass only draws, and must get through."""
     maps, profile = {"tiny-random": Distances()}, profiles.get("smoke", limit=4)
-    monkeypatch.setenv(paths.DRAW_ONLY, "1")
+    monkeypatch.setenv(paths.DRAW_ONLY_VARIABLE, "1")
 
     def table(experiment) -> pd.DataFrame:
         return measure.table(experiment, maps, profile)

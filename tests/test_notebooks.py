@@ -148,9 +148,9 @@ def test_every_size_that_a_cell_cuts_is_measured(name):
     ("profile", "variable", "skipped"),
     [
         ("smoke", None, False),
-        ("smoke", paths.DRAW_ONLY, True),
+        ("smoke", paths.DRAW_ONLY_VARIABLE, True),
         ("recorded", None, True),
-        ("recorded", paths.LIVE, False),
+        ("recorded", paths.LIVE_VARIABLE, False),
     ],
 )
 def test_cells_that_run_the_model_are_skipped_where_a_run_only_draws(

@@ -60,7 +60,7 @@ OR_RECORDED = set(re.findall(r'tables\.(?:to_draw|or_recorded)\([^"]*"(\w+)\\"',
 @pytest.mark.parametrize("name", sorted(OR_RECORDED))
 def test_of_what_a_model_cannot_answer_the_record_is_drawn(name, output, monkeypatch):
     """Every row of the run is a gap; of moved states this ended notebook 10 once."""
-    monkeypatch.setenv(paths.DRAW_ONLY, "1")
+    monkeypatch.setenv(paths.DRAW_ONLY_VARIABLE, "1")
     requests = EXPERIMENTS[name]("tiny-random", Distances(4), SMOKE)
     gaps = measure.TABLES.get(name, scores.table)(requests)
     drawn = tables.or_recorded(gaps, SMOKE, name)

@@ -105,7 +105,7 @@ def record_alone(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "RESULTS", folder)
         patch.setattr(paths, "TABLES", folder / "tables")
-        patch.setenv(paths.DRAW_ONLY, "1")
+        patch.setenv(paths.DRAW_ONLY_VARIABLE, "1")
         patch.setattr(cache, "timing_identity", lambda device: MACHINE)
         shutil.copytree(COMMITTED["recorded"], cache.record_folder())
         cache.format_file().write_text(json.dumps(record.description(PROFILE.name)["format"]))

@@ -16,17 +16,11 @@ from lib.evaluation import TASK_SPECS
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid, left_out
 from replication.figures.style import is_recorded, label
-from replication.measure.experiments import (
-    QA,
-    WITH_EXIT,
-    cuts,
-    healed,
-    unhealed,
-    unpruned,
-)
+from replication.measure.experiments import cuts, healed, unhealed, unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request
-from replication.profiles import Profile
+from replication.profiles import MULTIPLE_CHOICE, Profile
+from replication.profiles.strategies import EXIT_AND_SIMILARITY, WITH_EXIT
 from replication.tables import RECORD_PREFIX
 
 LISTED = "listed text"
@@ -108,7 +102,7 @@ def forms(name: str, distances, profile: Profile) -> list[Request]:
             if not is_cut:
                 continue
             if form == LISTED:
-                requested += cuts(*of_form, WITH_EXIT[::2], few, **labels)
+                requested += cuts(*of_form, EXIT_AND_SIMILARITY, few, **labels)
                 continue
             requested += cuts(*of_form, WITH_EXIT, sizes, **labels)
             if questions == "arc_easy":
@@ -120,7 +114,7 @@ def exits(name: str, distances, profile: Profile) -> list[Request]:
     """Return MMLU and ARC-Easy at every size, also with an early exit, of the models to study."""
     if name not in profile.study_models:
         return []
-    return unhealed(name, distances, profile, QA[::2], WITH_EXIT)
+    return unhealed(name, distances, profile, MULTIPLE_CHOICE, WITH_EXIT)
 
 
 # ---- the figures ----------------------------------------------------------------------------

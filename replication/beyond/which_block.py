@@ -148,10 +148,10 @@ def _rows(blocks: list, tokens: np.ndarray, values: dict[str, np.ndarray]) -> li
 # ---- the statistics -------------------------------------------------------------------------
 
 
-def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.DataFrame:
+def head_to_head(damages: pd.DataFrame, changes: pd.DataFrame, maps: dict) -> pd.DataFrame:
     """Return the damage of each criterion's choice of every size up to half of the layers.
 
-    damages: the table of `damage.table`; states: of `table`.
+    damages: the table of `damage.table`; changes: of `table`.
     One row per model, criterion and block_size. starts: chosen by either half of the texts. value:
     damage on the texts that did not choose, nats a token; examples: of each text. rank: 1 plus the
     number of blocks of that size that hurt less, mean of both halves. median: of the damage of all
@@ -159,7 +159,7 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
     """
     rows = []
     for model, damage in damages.groupby("model", sort=False):
-        starts = _starts(damage, states[states.model == model], maps[model])
+        starts = _starts(damage, changes[changes.model == model], maps[model])
         small = damage[damage.block_size <= maps[model].num_layers // 2]
         for size, blocks in small.groupby("block_size"):
             for criterion, by_size in starts.items():
@@ -168,11 +168,11 @@ def head_to_head(damages: pd.DataFrame, states: pd.DataFrame, maps: dict) -> pd.
     return pd.DataFrame(rows)
 
 
-def _starts(damage: pd.DataFrame, states: pd.DataFrame, distances) -> dict[str, dict]:
+def _starts(damage: pd.DataFrame, changes: pd.DataFrame, distances) -> dict[str, dict]:
     """Return where the blocks of each criterion start, by size: two starts, one by either half."""
-    read = states[states.criterion.isin(CRITERIA.values())]
+    of_criteria = changes[changes.criterion.isin(CRITERIA.values())]
     starts = {BEST: _chosen(damage)}
-    for criterion, table in read.groupby("criterion"):
+    for criterion, table in of_criteria.groupby("criterion"):
         starts[criterion] = _chosen(table)
     # these two do not read the texts that judge, so both halves have the same start
     paper, simple = {}, {}

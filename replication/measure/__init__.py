@@ -35,7 +35,7 @@ def table(
     """
     name, is_asked = experiment.__name__, True
     if profile.name != DRAW_ONLY_PROFILE:
-        is_asked = _measure(experiment, maps, profile)
+        is_asked = _write_measured(experiment, maps, profile)
     rows = tables.read(name, profile, maps)
     if name in TABLES and rows.empty and is_asked:
         raise tables.NotMeasured(f"Nothing of {name!r} is measured of {', '.join(maps)}.")
@@ -47,7 +47,7 @@ def or_recorded(experiment: Experiment, maps, profile: Profile) -> pd.DataFrame:
     return tables.or_recorded(table(experiment, maps, profile), profile, experiment.__name__)
 
 
-def _measure(experiment: Experiment, maps, profile: Profile) -> bool:
+def _write_measured(experiment: Experiment, maps, profile: Profile) -> bool:
     """Measure what is missing of an experiment, write its table; return if it asks anything."""
     name = experiment.__name__
     of_model = maps if isinstance(maps, Mapping) else dict.fromkeys(maps)

@@ -17,6 +17,7 @@ from replication.measure import request
 from replication.measure.request import Request, score
 from replication.profiles import (
     MAIN,
+    MULTIPLE_CHOICE,
     ORDERS,
     QA,
     SEEDS,
@@ -27,7 +28,7 @@ from replication.profiles import (
     recipe,
     sizes_at,
 )
-from replication.profiles.strategies import CHOOSE, WITH_EXIT
+from replication.profiles.strategies import CHOOSE, EXIT_AND_SIMILARITY
 
 TASKS = (*QA, "c4")
 STORY_SIZES = (1, 3, 5, 7)  # layers dropped
@@ -176,8 +177,8 @@ def prompts(name: str, distances, profile: Profile) -> list[Request]:
     number = {f"{k} examples": (with_prompt(k), {}) for k in SHOTS}
     order = {f"order {k}": (with_prompt(max(SHOTS), order=k), {}) for k in ORDERS}
     sizes = profile.prompt_sizes(distances.num_layers, name)
-    requests = _variants(name, distances, "number", number, QA[::2], sizes)
-    requests += _variants(name, distances, "order", order, QA[::2], sizes)
+    requests = _variants(name, distances, "number", number, MULTIPLE_CHOICE, sizes)
+    requests += _variants(name, distances, "order", order, MULTIPLE_CHOICE, sizes)
     # without examples ARC-Easy is asked after every healing, for figure 1d
     more = [n for n in profile.healed_sizes(distances.num_layers, name) if n not in sizes]
     labels = {"ablation": "number", "variant": "0 examples"}
@@ -255,11 +256,12 @@ def _variants(
     strategy uses it, others the similarity-informed one.
     """
     strategies, requests = [ablation] if ablation in STRATEGIES else ["similarity"], []
-    for variant, (profile, changes) in variants.items():
+    for variant, (varied, changes) in variants.items():
         labels = {"ablation": ablation, "variant": variant}
-        requests += unpruned(name, profile, tasks, **labels)
-        requests += healed(name, distances, profile, tasks, strategies, sizes, labels, **changes)
-    if changes:  # of the recipe: the same cuts unhealed, too
+        requests += unpruned(name, varied, tasks, **labels)
+        requests += healed(name, distances, varied, tasks, strategies, sizes, labels, **changes)
+    profile, changes = next(iter(variants.values()))
+    if changes:  # of the recipe alone, so that all have one profile: the same cuts unhealed, too
         labels = {"ablation": ablation, "variant": "unhealed"}
         requests += cuts(name, distances, profile, tasks, strategies, sizes, **labels)
     return requests
@@ -289,5 +291,5 @@ def stories(name: str, distances, profile: Profile) -> list[Request]:
     count = min(profile.hellaswag_questions, profile.ablation_questions)
     few, tasks = replace(profile, hellaswag_questions=count), ["mmlu", "hellaswag", "gsm8k_bpb"]
     sizes = [size for size in STORY_SIZES if size < distances.num_layers]  # of a small copy, few
-    cut = cuts(name, distances, few, tasks, WITH_EXIT[::2], sizes)
+    cut = cuts(name, distances, few, tasks, EXIT_AND_SIMILARITY, sizes)
     return unpruned(name, few, tasks) + cut

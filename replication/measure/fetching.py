@@ -30,13 +30,13 @@ def fetch(requests: Sequence[Request]) -> list[Rows]:
     results = [cache.load(r.kind, r.params) for r in requests]
     missing = [r for r, rows in zip(requests, results, strict=True) if rows is None]
     if missing and not paths.draws_only():
-        _measure(signals.to_measure_first(missing))
-        _measure(r for r in missing if not signals.is_futile(r))
+        _measure_missing(signals.to_measure_first(missing))
+        _measure_missing(r for r in missing if not signals.is_futile(r))
     pairs = zip(requests, results, strict=True)
     return [rows or cache.load(r.kind, r.params) or [_gap(r)] for r, rows in pairs]
 
 
-def _measure(requests: Iterable[Request]) -> None:
+def _measure_missing(requests: Iterable[Request]) -> None:
     """Measure what has no result; all of a kind at once, so that they can share work."""
     missing = [r for r in requests if not cache.exists(r.kind, r.params)]
     for measure, of_kind in grouped(missing, lambda r: MEASURE[r.kind]).items():

@@ -42,7 +42,7 @@ def cost(name: str, distances, profile: Profile) -> list[Request]:
     return requests
 
 
-def _measure(missing: Sequence[Request]) -> None:
+def _time_formats(missing: Sequence[Request]) -> None:
     """Measure each format; one that does not fit into memory stays missing, and the log says so."""
     import torch  # here and below, since what only reads results loads no torch
 
@@ -50,7 +50,7 @@ def _measure(missing: Sequence[Request]) -> None:
     fetching.each(_timed, errors)(missing)
 
 
-fetching.MEASURE["inference_cost"] = _measure
+fetching.MEASURE["inference_cost"] = _time_formats
 
 
 def _timed(params: dict) -> Rows:

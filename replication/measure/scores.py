@@ -71,7 +71,7 @@ def row(scored: Request, rows: Rows) -> dict:
 # ---- measuring ------------------------------------------------------------------------------
 
 
-def _measure(missing: Sequence[Request]) -> None:
+def _heal_and_score(missing: Sequence[Request]) -> None:
     """Measure and store scores and healings; each model is loaded once for all that it needs.
 
     What does not fit into memory stays missing; the log says so.
@@ -90,7 +90,7 @@ def _measure(missing: Sequence[Request]) -> None:
                     _score(model, tokenizer, scored)
 
 
-fetching.MEASURE |= {"scores": _measure, "healing": _measure}
+fetching.MEASURE |= {"scores": _heal_and_score, "healing": _heal_and_score}
 
 
 def _version(r: Request) -> tuple:
@@ -103,6 +103,7 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
     from lib.sweep import sweep
 
     for same_task in grouped(requests, _all_but_block).values():
+        # a healed model is loaded without its block (`_version`), so nothing more is cut here
         params_of = {UNPRUNED if r.recipe else r.block: r.params for r in same_task}
         params = same_task[0].params
         task = load_task(params)

@@ -2,7 +2,7 @@
 
 The only place with counts; everything else takes a `Profile`. profiles.csv has a column for each.
 Its column `kind` says of a setting that it is a "count", which LIMIT cuts, or a "list", with spaces
-between its values.
+between its values, or "names", a list of texts.
 """
 
 import json
@@ -24,6 +24,7 @@ PAPER_PROFILES = ("paper", "paper-few-ranks")  # with the paper's recipes
 RANK_FRACTIONS = (0.1875, 0.375, 0.5)  # of layers dropped, in the second
 COUNTS = {row["setting"] for row in _ROWS if row["kind"] == "count"}
 QA = ("mmlu", "boolq", "arc_easy")
+MULTIPLE_CHOICE = ("mmlu", "arc_easy")  # of them; BoolQ's answers are yes and no
 SHOTS = (0, 1, 3, 5)  # examples in a prompt
 SHOT_ENDS = (0, 5)  # of them, which claim 9 compares
 ORDERS = (0, 1, 2)  # of the examples; 0: that of the data set; else the seed of a shuffle
@@ -139,7 +140,7 @@ class Profile:
         """Whether the models are named in place of the profile's: each of them is then asked all
         that the profile asks of one or a few of its own."""
         texts = self.source if self.has_own_texts else None
-        return self.folder != folder(self.name, None, texts)
+        return self.folder != _folder(self.name, texts)
 
     @property
     def is_papers(self) -> bool:
@@ -318,6 +319,8 @@ def _whole(value, least: int) -> bool:
 
 def _value(cell: str, kind: str):
     """A list of values, a number, true or false, else the text; None of an empty cell."""
+    if kind == "names":
+        return tuple(cell.split())
     if kind == "list":
         return tuple(_value(part, "") for part in cell.split())
     try:
@@ -351,7 +354,12 @@ def folder(name: str, models: Sequence[str] | None, texts: str | None = None) ->
     """
     own = PROFILES[name].models
     others = () if set(models or own) == set(own) else models
-    named = "-".join(Path(part).name for part in (*others, texts) if part)
+    return _folder(name, *others, texts)
+
+
+def _folder(name: str, *others: str | None) -> str:
+    """Return a folder called after a profile and what is not its own."""
+    named = "-".join(Path(part).name for part in others if part)
     return f"{name}-{storage.component(named)}" if named else name
 
 

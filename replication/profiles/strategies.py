@@ -14,3 +14,4 @@ CHOOSE = {
 }
 STRATEGIES = ("similarity", "simple")  # the paper's two, which notebooks 02 to 07 compare
 WITH_EXIT = (*STRATEGIES, "early exit")
+EXIT_AND_SIMILARITY = ("similarity", "early exit")

@@ -164,7 +164,7 @@ def _environment(launch: Launch) -> AbstractContextManager:
         paths.FRAMES: "1",
     }
     if launch.read_only:
-        variables[paths.DRAW_ONLY] = "1"
+        variables[paths.DRAW_ONLY_VARIABLE] = "1"
     return mock.patch.dict(os.environ, variables)
 
 

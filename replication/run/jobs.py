@@ -56,23 +56,28 @@ def by_job(
         for one in signals.to_measure(experiment(model, distances, profile))
     ]
     the_map = request.similarity(model, profile)
-    name = f"{_short(model)}-map"
-    jobs, requests = {name: Job(name, model, measuring[0])}, {name: [the_map]}
-    seen, healed_by, usual = {str(the_map.params)}, {}, profiles.recipe(model, profile).steps
+    of_map = f"{_short(model)}-map"
+    jobs, results = {of_map: Job(of_map, model, measuring[0])}, {of_map: [the_map]}
+    known = {str(the_map.params)}  # results that have a job
+    healed_by = {}  # the name of the job of each healing
+    usual_steps = profiles.recipe(model, profile).steps
     for number, one in numbered:
-        parts = [one]
-        name = f"{_short(model)}-{_healing(one, usual) if one.recipe else f'{number}-unhealed'}"
         if one.recipe:
-            parts = [one.healing, one]
-            jobs.setdefault(name, Job(name, model, number))
-            requests.setdefault(name, [])
-            name = healed_by.setdefault(str(one.healing.params), name)
-        new = [part for part in parts if str(part.params) not in seen]
-        seen |= {str(part.params) for part in new}
+            own = f"{_short(model)}-{_healing(one, usual_steps)}"
+            # listed in any case: which strategies choose one block is known only after the map
+            jobs.setdefault(own, Job(own, model, number))
+            results.setdefault(own, [])
+            name = healed_by.setdefault(str(one.healing.params), own)
+            wanted = [one.healing, one]
+        else:
+            name = f"{_short(model)}-{number}-unhealed"
+            wanted = [one]
+        new = [result for result in wanted if str(result.params) not in known]
+        known |= {str(result.params) for result in new}
         if new:
             jobs.setdefault(name, Job(name, model, number))
-            requests.setdefault(name, []).extend(new)
-    return {job: requests[name] for name, job in jobs.items()}
+            results.setdefault(name, []).extend(new)
+    return {job: results[name] for name, job in jobs.items()}
 
 
 def _short(model: str) -> str:
