@@ -195,9 +195,19 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     shown(page.locator("#whole"), whole, letters_of(whole, 0))
     scores = [share_right(of, letters_of(of, share)) for of in (mmlu, whole) for share in (0, 1)]
     expect(page.locator("#summary")).to_have_text(
-        "As given, the cut model scores {:.2f}; without its habit, {:.2f}. The whole model scores "
-        "{:.2f}; without its own habit, {:.2f}. Guessing scores 0.25.".format(*scores)
+        "After dropping its last 6 layers, the model says A to 282 of 285 multiple-choice "
+        "questions. Remove this letter habit, and its score goes from {:.2f} to {:.2f}. The "
+        "answers that come back were hidden, not lost.".format(*scores)
     )
+    rows = page.locator("#picture .row").all_inner_texts()
+    assert [row.split()[-1] for row in rows] == [f"{score:.2f}" for score in scores]
+    bars, chances = (
+        page.locator(f"#picture {part}").evaluate_all("all => all.map(one => one.style.cssText)")
+        for part in ("i", "s")
+    )
+    widths = [float(bar.removeprefix("width: ").removesuffix("%;")) for bar in bars]
+    assert widths == pytest.approx([100 * score for score in scores], rel=1e-3)
+    assert chances == ["left: 25%;"] * 4
     expect(page.locator("#content")).to_be_hidden()  # not asked by content
     green = page.locator("#grid button.right")
     assert green.count() == (as_given == np.array(mmlu["answers"])).sum()
@@ -213,6 +223,8 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     expect(page.locator("#change")).to_contain_text(change)
     page.keyboard.press("ArrowLeft")
     shown(by_letter, mmlu, letters_of(mmlu, 0.95))
+    now = share_right(mmlu, letters_of(mmlu, 0.95))
+    expect(page.locator("#now")).to_contain_text(f"Now {now:.2f} right")
 
     page.locator("#grid button").first.focus()  # the arrows move from question to question
     page.keyboard.press("ArrowRight")
@@ -236,13 +248,25 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     expect(page.locator("#content .score")).to_contain_text(f"{right:.2f}")
     expect(page.locator("#question .text")).not_to_be_empty()
 
+    page.locator("[name=strategy]").select_option("none")  # no cut: nothing is shown of one
+    expect(by_letter).to_be_hidden()
+    expect(page.locator("#picture .row")).to_have_count(2)
+    page.locator("[name=strategy]").select_option("similarity")
+    expect(page.locator("#meaning")).to_contain_text("change the model's state least")
+
     link, texts = page.url, page.locator(".cards").inner_text()
     page.goto("about:blank")
     page.goto(link)
     assert page.locator(".cards").inner_text() == texts
+    page.locator("[name=set]").select_option("0")
     for width in (1200, 400):
-        page.set_viewport_size({"width": width, "height": 900})
+        page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_function(f"document.documentElement.scrollWidth <= {width}")
+        slider = page.locator("[name=strength]")  # it stays in sight, and the questions are below
+        page.locator(".main").evaluate("place => place.scrollIntoView()")
+        expect(slider).to_be_in_viewport()
+        expect(page.locator("#grid")).to_be_in_viewport(ratio=1)
+        expect(page.locator("#grid button")).to_have_count(285)
     assert {address.partition("#")[0] for address in page.addresses} == {file.as_uri()}
     assert page.errors == []
 

@@ -5,8 +5,11 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const FORM = document.querySelector("form"), GRID = document.getElementById("grid");
 const LETTERS = ["A", "B", "C", "D"];
-const WORDS = { none: "whole model", "early exit": "early exit: the last layers", similarity: "similarity: change the state least",
-  simple: "simple: the deepest but the last" };
+const WORDS = { none: "none: the whole model", "early exit": "the last (early exit)", similarity: "the most alike (similarity)",
+  simple: "the deepest, not the last (simple)" };
+const MEANINGS = { none: "Nothing is dropped.", "early exit": "Early exit: the model stops before its last layers, and answers there.",
+  similarity: "Similarity: the consecutive layers that change the model's state least are dropped, wherever they are.",
+  simple: "Simple: the deepest layers are dropped, but the very last one stays." };
 let chosen = 0;  // the number of the question that is shown
 
 const field = name => FORM.elements[name];
@@ -29,14 +32,16 @@ function credit(values, answer) {
   return values[answer] === most ? 1 / values.filter(value => value === most).length : 0;
 }
 
-// The mean over the questions, and its standard error
-function accuracy(rows) {
-  const { answers, weights } = setOf(), total = weights.reduce((a, b) => a + b);
-  const credits = rows.map((values, i) => credit(values, answers[i]));
-  const mean = credits.reduce((sum, value, i) => sum + value * weights[i], 0) / total, n = rows.length;
-  const square = credits.reduce((sum, value, i) => sum + ((value - mean) * weights[i] / total) ** 2, 0);
+// The mean over the questions of a value of each, and its standard error
+function average(values) {
+  const { weights } = setOf(), total = weights.reduce((a, b) => a + b), n = values.length;
+  const mean = values.reduce((sum, value, i) => sum + value * weights[i], 0) / total;
+  const square = values.reduce((sum, value, i) => sum + ((value - mean) * weights[i] / total) ** 2, 0);
   return [mean, Math.sqrt(square * n / (n - 1))];
 }
+
+const credits = rows => rows.map((values, i) => credit(values, setOf().answers[i]));
+const accuracy = rows => average(credits(rows));
 
 // ---- drawings -------------------------------------------------------------------------------
 
@@ -47,19 +52,39 @@ function scoreOf(place, rows) {
 
 function drawLetters(place, rows) {
   scoreOf(place, rows);
-  const counts = LETTERS.map((_, letter) => rows.filter(values => best(values) === letter).length);
-  const first = best(counts);
-  place.querySelector(".commonest").textContent = `It says ${LETTERS[first]} ${counts[first]} of ${rows.length} times.`;
+  const { counts, first, most } = commonest(rows);
+  place.querySelector(".commonest").textContent = `It says ${first} ${most} of ${rows.length} times.`;
   place.querySelector(".bars").innerHTML = counts.map((count, letter) => `<div class="bar"><b>${LETTERS[letter]}</b>`
     + `<span><i style="width: ${100 * count / rows.length}%"></i></span><span>${count}</span></div>`).join("");
 }
 
-// What removing the whole habit does, before any slider is moved
+function commonest(rows) {
+  const counts = LETTERS.map((_, letter) => rows.filter(values => best(values) === letter).length), first = best(counts);
+  return { counts, first: LETTERS[first], most: counts[first] };
+}
+
+// Whether removing the whole habit clearly raises the score, question by question
+function isHidden(of) {
+  const before = credits(of.letters), [rise, error] = average(credits(without(of, 1)).map((after, i) => after - before[i]));
+  return rise > 1.96 * error;
+}
+
+// What removing the whole habit does, before any slider is moved: a sentence, and a bar each
 function drawSummary() {
-  const scores = of => [0, 1].map(share => accuracy(without(of, share))[0].toFixed(2)), [given, removed] = scores(cut());
-  const [wholeGiven, wholeRemoved] = scores(whole());
-  document.getElementById("summary").textContent = `As given, the cut model scores ${given}; without its habit, ${removed}. `
-    + `The whole model scores ${wholeGiven}; without its own habit, ${wholeRemoved}. Guessing scores 0.25.`;
+  const { strategy, n } = cut(), { first, most } = commonest(cut().letters);
+  const [given, removed] = [0, 1].map(share => accuracy(without(cut(), share))[0].toFixed(2));
+  const begin = strategy === "none" ? "The whole model" : `After dropping ${strategy === "early exit" ? "its last " : ""}${n} ${n === 1 ? "layer" : "layers"}, the model`;
+  const end = isHidden(cut()) ? "The answers that come back were hidden, not lost." : "That is no clear gain.";
+  document.getElementById("summary").innerHTML = `<b>${begin} says ${first} to ${most} of ${setOf().answers.length} multiple-choice questions.</b> `
+    + `Remove this letter habit, and its score goes from ${given} to ${removed}. <b>${end}</b>`;
+  const models = strategy === "none" ? [["Whole model", whole()]] : [["Cut model", cut()], ["Whole model", whole()]];
+  const chance = `<s style="left: ${100 / LETTERS.length}%"></s>`;
+  document.getElementById("picture").innerHTML = models.flatMap(([name, of]) => [0, 1].map(share => {
+    const [mean, error] = accuracy(without(of, share));
+    return `<div class="row ${share ? "removed" : ""}"><b>${name}, ${share ? "habit removed" : "as it answers"}</b><span>`
+      + `<i style="width: ${100 * mean}%"></i><u style="left: ${100 * (mean - error)}%; width: ${200 * error}%"></u>${chance}</span>`
+      + `${mean.toFixed(2)}</div>`;
+  })).join("");
 }
 
 function drawContent(place) {
@@ -127,6 +152,10 @@ function draw() {
   field("shownSize").value = layers();
   field("shownStrength").value = `${Math.round(100 * strength())} %`;
   drawLetters(document.getElementById("letters"), rows);
+  document.getElementById("letters").hidden = cut() === whole();
+  const { first, most } = commonest(rows);
+  document.getElementById("now").textContent = `Now ${accuracy(rows)[0].toFixed(2)} right; it says ${first} ${most} times.`;
+  document.getElementById("meaning").textContent = MEANINGS[cut().strategy];
   drawLetters(document.getElementById("whole"), without(whole(), strength()));
   drawSummary();
   drawContent(document.getElementById("content"));
@@ -164,7 +193,7 @@ function restore(text) {
 }
 
 let wanted = 6;  // layers dropped, which the whole model does not forget
-FORM.addEventListener("input", ({ target }) => {
+document.addEventListener("input", ({ target }) => {
   if (target === field("set") || target === field("strategy")) offer(field("strategy").value, wanted);
   if (target === field("size")) wanted = cut().n;
   draw();
