@@ -17,7 +17,7 @@ from replication.show import site
 
 @pytest.fixture
 def ran(output, monkeypatch):
-    """Notebook 01 finished, 02 failed, the rest missing; figure 4 drawn, and recorded."""
+    """Notebook 01 finished, 02 failed, 03 runs, the rest missing; figure 4 drawn, and recorded."""
     monkeypatch.setattr(paths, "ROOT", output)
     folder = paths.RUNS / "smoke"
     folder.mkdir(parents=True)
@@ -38,6 +38,8 @@ def ran(output, monkeypatch):
     error = v4.new_output("error", ename="ValueError", evalue="<why>")
     failed = v4.new_notebook(cells=[v4.new_code_cell("raise", outputs=[error])])
     nbformat.write(failed, folder / "02_pruning_curves.failed.ipynb")
+    running = v4.new_notebook(metadata={"papermill": {"duration": None}})
+    nbformat.write(running, folder / "03_healing.ipynb")
     for run, model, width in (("smoke", "recorded: m", 3), (profiles.RECORD_PROFILE, "m", 4)):
         tables = {
             "figure_4": (width, {"model": ["m"], "value": [0.1]}),  # this run's own
@@ -54,7 +56,8 @@ def test_finished_failed_and_missing_notebooks_are_listed(ran):
     index = site.build("smoke").read_text()
     assert re.search(r"01_\w+</a></td>\s*<td>done</td>", index)
     assert "<strong>failed</strong>: ValueError: &lt;why&gt;" in index
-    assert index.count("<strong>missing</strong>") == len(notebooks.NOTEBOOKS) - 2
+    assert index.count("<strong>missing</strong>") == len(notebooks.NOTEBOOKS) - 3
+    assert re.search(r"03_\w+</a></td>\s*<td><strong>unfinished</strong></td>", index)
     assert "<strong>Missing</strong>: figure_5" in index
     assert index.count("<img") == 4  # this run's figure 4, and the recorded one of three figures
     assert index.count("The run adds nothing to the recorded picture.") == 2
