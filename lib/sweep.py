@@ -142,21 +142,27 @@ def target_logprobs(
     if not shares_prefixes(model):
         rows = [replace(row, group=None) for row in rows]
     for shared in tqdm(list(prefix_batches(rows, batch_tokens)), desc=label):
-        caches = defaultdict(lambda: DynamicCache(config=decoder_config(model)))
-        if shared.prefix is not None:
-            prefix = shared.prefix.to(model.device)
-            for _ in final_states(model, blocks, prefix, caches.__getitem__):
-                pass  # it fills the caches
+        caches = {} if shared.prefix is None else _read_prefix(model, blocks, shared.prefix)
         for batch in shared.batches:
 
             def prefix_cache(block):
-                return repeated(caches[block], len(batch.ids) // len(prefix)) if caches else None
+                if not caches:
+                    return None
+                return repeated(caches[block], len(batch.ids) // len(shared.prefix))
 
             ids = batch.ids.to(model.device)
             for block, states in final_states(model, blocks, ids, prefix_cache):
                 for place, of_row in zip(batch.places, read(model, states, batch), strict=True):
                     outputs[block][place] = of_row
     return outputs
+
+
+def _read_prefix(model, blocks: Sequence[Block], prefix: torch.Tensor) -> dict[Block, DynamicCache]:
+    """Of each block, the keys and values of what all rows of a group begin with."""
+    caches = defaultdict(lambda: DynamicCache(config=decoder_config(model)))
+    for _ in final_states(model, blocks, prefix.to(model.device), caches.__getitem__):
+        pass  # the pass fills the caches
+    return caches
 
 
 # ---- one batch through every block ---------------------------------------------------------

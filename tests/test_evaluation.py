@@ -112,6 +112,7 @@ def test_mmlu_weights_count_subjects_alike():
 def test_an_example_of_weight_zero_counts_nothing():
     with_it = weighted_mean(np.array([1.0, 2, 5, 9]), np.array([1.0, 1, 2, 0]))
     assert with_it == weighted_mean(np.array([1.0, 2, 5]), np.array([1.0, 1, 2]))
+    assert np.isnan(weighted_mean(np.ones(2), np.zeros(2))).all()
 
 
 def test_a_task_is_registered_twice_but_not_another_of_its_name(monkeypatch):

@@ -97,16 +97,27 @@ def heal(
         if finished := _load_result(folder):
             return finished
         watch = HeldOut(model, held_out_loss, recipe.steps) if held_out_loss else None
-        with whole() if whole else nullcontext():  # other kinds of layers may be in the block
-            joins = can_join_documents(model, recipe.max_tokens) if whole else True
         documents = isolated_documents(model, recipe.max_tokens)
-        with documents if joins else nullcontext(False) as joined:
+        if not _teacher_can_join(model, recipe, whole):
+            documents = nullcontext(False)
+        with documents as joined:
             healed = _heal_within_memory(
                 model, tokenizer, recipe, folder, micro_batch, joined, watch, whole
             )
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
             _save_result(folder, healed)
         return healed
+
+
+def _teacher_can_join(model, recipe: Recipe, whole: Callable | None) -> bool:
+    """Return whether the teacher, if there is one, can read several documents in one row.
+
+    The block that is back in it may have other kinds of layers than the rest.
+    """
+    if not whole:
+        return True
+    with whole():
+        return can_join_documents(model, recipe.max_tokens)
 
 
 def _check_begun(model, recipe: Recipe, folder: Path) -> None:
