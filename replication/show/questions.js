@@ -124,7 +124,7 @@ function drawQuestion(rows) {
     + `<td class="number">${rows[chosen][option].toFixed(2)}${mark(rows[chosen], option)}</td>`
     + (content ? `<td class="number">${content[option].toFixed(1)}${mark(content, option)}</td>` : "") + "</tr>");
   document.getElementById("question").innerHTML = `<p class="soft">Question ${chosen + 1} of ${set.answers.length}`
-    + `${question?.group ? `, ${escaped(question.group)}` : ""}. Numbers are log-likelihoods in nats; ◀ is the answer.</p>`
+    + `${question?.group ? `, ${escaped(question.group)}` : ""}. Numbers are log-likelihoods in nats: the nearer to 0, the likelier. ◀ is the model's letter.</p>`
     + `<p class="text">${question ? escaped(question.text) : escaped(set.source)}</p><table><tr><th></th><th>option</th>`
     + (strength() ? '<th class="number wide">as given</th><th class="number">habit removed</th>' : '<th class="number">by letter</th>')
     + `${content ? '<th class="number">by content</th>' : ""}</tr>${lines.join("")}</table>`;
