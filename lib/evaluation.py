@@ -203,7 +203,8 @@ def spec(name: str) -> TaskSpec:
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Mean and its standard error (of a ratio estimator; for equal weights the usual one)."""
-    values, weights = values[weights > 0], weights[weights > 0]
+    has_weight = weights > 0
+    values, weights = values[has_weight], weights[has_weight]
     if not len(values):
         return float(np.nan), float(np.nan)
     share = weights / weights.sum()

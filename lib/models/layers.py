@@ -198,9 +198,7 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
     output = (state,) + (None,) * (width - 1) if width else state
 
     def from_the_cut(module, args, kwargs):
-        if args:
-            return (state, *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": state}
+        return _reading(state, args, kwargs)
 
     with only_layers(model, after or [num_layers - 1]) as cut:
         first = cut.kept[0]
@@ -212,15 +210,21 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
             yield
 
 
+def _reading(state: torch.Tensor, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Return the arguments of a layer with `state` as what it reads."""
+    if args:
+        return (state, *args[1:]), kwargs
+    return args, kwargs | {"hidden_states": state}
+
+
 @contextmanager
 def changed_after_cut(model, block: Block) -> Iterator[None]:
     """Within `pruning.dropped`: what follows the cut reads `block.input_after_cut` of the state."""
     layers = decoder_layers(model)
 
     def before(module, args, kwargs):
-        if args:
-            return (block.input_after_cut(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": block.input_after_cut(kwargs["hidden_states"])}
+        state = args[0] if args else kwargs["hidden_states"]
+        return _reading(block.input_after_cut(state), args, kwargs)
 
     def after(module, args, output):
         if isinstance(output, torch.Tensor):
