@@ -39,6 +39,9 @@ def figure_damage(tables: pd.DataFrame) -> Figure:
                 measured = table[table[column].notna()]
                 marks = {"distance": SIMILAR, column: BEST}
                 mesh = block_map(axis, measured, f"{column}_rescaled", title, marks)
+                axis.yaxis.get_major_locator().set_params(integer=True)
+            for axis in maps[1:]:
+                axis.set_ylabel("")  # that of the first map, which it would touch
             points = scatter.scatter(table.distance, table.value, c=table.block_size, norm=sizes)
             points.set_sizes([8])
             scatter.set(xlabel="angular distance", ylabel="rise after dropping (nats)")
