@@ -149,7 +149,7 @@ row: $(INSTALLED)  ## what a model answers by letter and by content, as a row to
 prune: $(INSTALLED)  ## a smaller checkpoint, healed and with a card (MODEL=owner/name LAYERS=6 OUT=folder HEAL=20)
 	$(PRUNE)
 
-test: $(INSTALLED)  ## ruff, and the tests on tiny models, every notebook included (4 minutes)
+test: $(INSTALLED)  ## ruff, and the tests on tiny models, every notebook included (4 to 11 minutes)
 	$(LINT)
 	$(TEST) -m "not real"
 
