@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.evaluation import weighted_mean
-from replication.beyond import biases
+from replication.beyond.letters import biases
 from replication.tables import FEWEST
 
 NAME = re.compile(r"^samples_|_\d{4}-\d\d-\d\dT.*$")  # what surrounds the task in a file's name

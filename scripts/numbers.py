@@ -22,7 +22,8 @@ import pandas as pd
 from lib.evaluation import weighted_mean
 from replication import analysis, paths, profiles, tables
 from replication.analysis import curves, islands
-from replication.beyond import biases, translator, which_block
+from replication.beyond import which_block
+from replication.beyond.letters import biases, translator
 from replication.claims.bounds import half_up
 from replication.figures import heatmaps
 

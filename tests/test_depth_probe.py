@@ -14,7 +14,7 @@ from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
-from replication.beyond import depth_probe, jacobian_lens
+from replication.beyond.letters import depth_probe, jacobian_lens
 from replication.measure import fetching, request
 
 SMOKE = profiles.get("smoke")

@@ -15,15 +15,8 @@ from lib import storage
 from lib.blocks import BlockDistances
 from lib.models import registry
 from replication import figures, measure, paths, profiles, tables
-from replication.beyond import (
-    depth_probe,
-    last_layers,
-    letters,
-    option_ends,
-    repair,
-    route,
-    transplant,
-)
+from replication.beyond import last_layers, letters, repair
+from replication.beyond.letters import depth_probe, option_ends, route, transplant
 from replication.figures import curves, panels, style
 from replication.measure import dose
 

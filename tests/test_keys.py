@@ -15,15 +15,13 @@ from lib.data import prompts, sets, wheels
 from lib.healing import Recipe
 from lib.models import registry
 from replication import paths, profiles
-from replication.beyond import (
+from replication.beyond import repair, repeat, which_block
+from replication.beyond.letters import (
     depth_probe,
     jacobian_lens,
     option_ends,
-    repair,
-    repeat,
     translator,
     transplant,
-    which_block,
 )
 from replication.measure import cache, damage, fetching, inference_cost, request
 from replication.profiles import Profile

@@ -14,15 +14,13 @@ from lib.blocks import Block, BlockDistances
 from lib.data import sets, wheels
 from lib.healing import packing
 from replication import measure, paths, profiles
-from replication.beyond import (
+from replication.beyond import repair, repeat, which_block
+from replication.beyond.letters import (
     depth_probe,
     jacobian_lens,
     option_ends,
-    repair,
-    repeat,
     translator,
     transplant,
-    which_block,
 )
 from replication.measure import damage, fetching, request
 from replication.run import notebooks

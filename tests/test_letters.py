@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from replication.beyond import biases
+from replication.beyond.letters import biases
 
 N, LETTERS = 1000, 4
 BIAS = np.array([0.0, 6.0, -3.0, 1.0])

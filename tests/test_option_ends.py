@@ -14,7 +14,7 @@ from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
-from replication.beyond import depth_probe, option_ends, option_probe, route, states
+from replication.beyond.letters import depth_probe, option_ends, option_probe, route, states
 from replication.measure import fetching, request
 
 SMOKE = profiles.get("smoke")

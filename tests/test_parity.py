@@ -15,7 +15,7 @@ from lib.models import loading
 from lib.prune import Options
 from lib.pruning import dropped
 from replication import profiles, unbias
-from replication.beyond import jacobian_lens
+from replication.beyond.letters import jacobian_lens
 from replication.measure import request
 
 pytestmark = pytest.mark.real

@@ -245,7 +245,7 @@ def wanted(number: str) -> tuple[list[str], list]:
     (cells,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
     source = cells.read_text(encoding="utf-8")
     models = [name or "models" for name in MAPPED.findall(source)]
-    modules = vars(measure) | vars(beyond)
+    modules = vars(measure) | vars(beyond) | vars(beyond.letters)
     names = [pair for pair in MEASURED.findall(source) if pair[1] not in TIMED]
     return models, [getattr(modules[module], name) for module, name in names]
 

@@ -120,7 +120,7 @@ for names in (evaluation.TASK_SPECS, fetching.MEASURE, measure.TABLES, cache.RES
     print(*sorted(names))"""
     known = evaluation.TASK_SPECS, fetching.MEASURE, measure.TABLES, cache.RESULTS_OF
     expected = [" ".join(sorted(names)) for names in known]
-    for module in ("replication.beyond.states", "replication.run.notebooks"):
+    for module in ("replication.beyond.letters.states", "replication.run.notebooks"):
         command = [sys.executable, "-c", code, module]
         done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT)
         assert done.stdout.splitlines() == expected, done.stderr

@@ -14,8 +14,14 @@ from lib.models import loading
 from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
 from replication import measure, profiles
-from replication.beyond import depth_probe, jacobian_lens, states, transplant
-from replication.beyond.transplant import AS_IT_IS, NO_OPTIONS, OTHER_STATE, WHOLE_STATE, Variant
+from replication.beyond.letters import depth_probe, jacobian_lens, states, transplant
+from replication.beyond.letters.transplant import (
+    AS_IT_IS,
+    NO_OPTIONS,
+    OTHER_STATE,
+    WHOLE_STATE,
+    Variant,
+)
 from replication.measure import request
 
 SMOKE = profiles.get("smoke")

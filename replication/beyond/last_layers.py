@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from replication.beyond import letters
-from replication.beyond.letters import FORMS
 from replication.figures.panels import cut_panels
 from replication.figures.style import label, look
 from replication.measure.experiments import unpruned
@@ -52,7 +51,7 @@ def last_layers(name: str, distances, profile: Profile) -> list[Request]:
     requested = []
     for questions, form in PANELS:
         of_questions = profile if questions == "mmlu" else few_shot
-        task, labels = FORMS[questions][form], {"questions": questions, "form": form}
+        task, labels = letters.FORMS[questions][form], {"questions": questions, "form": form}
         requested += unpruned(name, of_questions, [task], **labels)
         for kept, strategy in KEPT.items():
             for block in blocks(layers, kept, sizes(layers, profile)):

@@ -17,8 +17,8 @@ from lib.models import registry
 from replication import tables
 from replication.analysis import curves, islands, statistics
 from replication.analysis.bootstrap import ci95, resampled
-from replication.beyond import biases, option_ends
-from replication.beyond.biases import ACCURACY, CHANCE, LETTERS, UNBIASED
+from replication.beyond.letters import biases, option_ends
+from replication.beyond.letters.biases import ACCURACY, CHANCE, LETTERS, UNBIASED
 from replication.profiles.strategies import WITH_EXIT
 from replication.row import experiments
 

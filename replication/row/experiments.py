@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lib.blocks import UNPRUNED
-from replication.beyond import biases, letters, option_ends
+from replication.beyond import letters
+from replication.beyond.letters import biases, option_ends
 from replication.measure import Experiment, experiments
 from replication.measure.request import Request
 from replication.profiles import Profile, sizes_at

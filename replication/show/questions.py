@@ -21,7 +21,7 @@ from lib import storage
 from lib.data import prompts, wheels
 from lib.models import registry
 from replication import paths, tables
-from replication.beyond import biases
+from replication.beyond.letters import biases
 from replication.profiles import RECORD_PROFILE
 
 HERE = Path(__file__).parent

@@ -29,7 +29,7 @@ from lib.data import prompts, sets
 from lib.evaluation import TASK_SPECS, accuracy_with_ties, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.curves import transitions
-from replication.beyond.letters import FORMS
+from replication.beyond.letters.formats import FORMS
 from replication.measure.experiments import at_sizes, cuts, unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request

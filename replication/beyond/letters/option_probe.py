@@ -12,8 +12,8 @@ from itertools import combinations
 import numpy as np
 
 from lib.evaluation import Task
-from replication.beyond.biases import FOLDS
-from replication.beyond.ridge import STRENGTHS, solved, unit
+from replication.beyond.letters.biases import FOLDS
+from replication.beyond.letters.ridge import STRENGTHS, solved, unit
 
 
 def cross_fitted(

@@ -16,8 +16,8 @@ import pandas as pd
 from lib.data import prompts
 from lib.evaluation import TASK_SPECS
 from replication.beyond import repair
-from replication.beyond.biases import IN_A_SUBJECT, OTHER, mmlu_other, readouts
-from replication.beyond.letters import ARC_EASY_BY_LETTER
+from replication.beyond.letters.biases import IN_A_SUBJECT, OTHER, mmlu_other, readouts
+from replication.beyond.letters.formats import ARC_EASY_BY_LETTER
 from replication.measure.experiments import cuts, unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request, mapped

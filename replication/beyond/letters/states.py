@@ -16,9 +16,9 @@ from lib import storage
 from lib.blocks import UNPRUNED, Block
 from lib.data.encoding import prompt_within_limit
 from lib.evaluation import Task
-from replication.beyond.biases import LETTERS
-from replication.beyond.depth_probe import with_four_options
-from replication.beyond.option_probe import option_ends
+from replication.beyond.letters.biases import LETTERS
+from replication.beyond.letters.depth_probe import with_four_options
+from replication.beyond.letters.option_probe import option_ends
 from replication.measure import cache, fetching
 from replication.measure.request import BLOCK, Request, load_task
 from replication.tables import grouped

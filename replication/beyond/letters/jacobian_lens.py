@@ -28,8 +28,8 @@ import pandas as pd
 
 from lib.data import sets
 from lib.evaluation import weighted_mean
-from replication.beyond import depth_probe, states
-from replication.beyond.biases import letter_measures, without_bias
+from replication.beyond.letters import depth_probe, states
+from replication.beyond.letters.biases import letter_measures, without_bias
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from lib.blocks import UNPRUNED
 from lib.evaluation import Task
-from replication.beyond import depth_probe, option_probe, states
-from replication.beyond.biases import FOLDS, QUANTILE
-from replication.beyond.depth_probe import SHUFFLES, answers_of, with_four_options
+from replication.beyond.letters import depth_probe, option_probe, states
+from replication.beyond.letters.biases import FOLDS, QUANTILE
+from replication.beyond.letters.depth_probe import SHUFFLES, answers_of, with_four_options
 from replication.figures import panels
 from replication.figures.style import colour, label, nothing_measured
 from replication.measure import fetching

@@ -26,16 +26,16 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.evaluation import Task
-from replication.beyond import depth_probe
-from replication.beyond.biases import LETTERS
-from replication.beyond.depth_probe import (
+from replication.beyond.letters import depth_probe
+from replication.beyond.letters.biases import LETTERS
+from replication.beyond.letters.depth_probe import (
     answers_of,
     row_of,
     row_of_letters,
     with_four_options,
 )
-from replication.beyond.option_probe import option_ends, option_starts
-from replication.beyond.states import last_of_whole
+from replication.beyond.letters.option_probe import option_ends, option_starts
+from replication.beyond.letters.states import last_of_whole
 from replication.figures import panels
 from replication.figures.style import (
     STYLE,

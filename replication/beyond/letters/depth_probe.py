@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from lib import storage
 from lib.blocks import UNPRUNED, Block
 from lib.evaluation import Task, weighted_mean
-from replication.beyond.biases import (
+from replication.beyond.letters.biases import (
     ACCURACY,
     FOLDS,
     LETTERS,
@@ -34,7 +34,7 @@ from replication.beyond.biases import (
     letter_measures,
     readouts,
 )
-from replication.beyond.ridge import STRENGTHS, ridge, unit
+from replication.beyond.letters.ridge import STRENGTHS, ridge, unit
 from replication.figures import panels
 from replication.figures.style import colour, label, nothing_measured
 from replication.measure import cache, fetching

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from replication.beyond import transplant
-from replication.beyond.biases import ACCURACY, CHANCE, UNBIASED, letter_measures
-from replication.beyond.option_ends import AS_LETTERS, LAST, OPTIONS, TASKS
+from replication.beyond.letters import transplant
+from replication.beyond.letters.biases import ACCURACY, CHANCE, UNBIASED, letter_measures
+from replication.beyond.letters.option_ends import AS_LETTERS, LAST, OPTIONS, TASKS
 from replication.figures.style import (
     STYLE,
     WIDTH,
