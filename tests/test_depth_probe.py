@@ -14,7 +14,7 @@ from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
-from replication.beyond.letters import depth_probe, jacobian_lens
+from replication.beyond.letters import depth_probe, jacobian_lens, probes, readings, states
 from replication.measure import fetching, request
 
 SMOKE = profiles.get("smoke")
@@ -22,8 +22,8 @@ N = 300
 
 
 def of_two_questions(name: str) -> evaluation.Task:
-    task = request.load_task(request.task_params(name, replace(SMOKE, arc_easy_shots=2)))
-    task = depth_probe.with_four_options(task)
+    few_shot = replace(SMOKE, arc_easy_shots=2)
+    task = readings.load_four_options(request.task_params(name, few_shot))
     return replace(task, examples=task.examples[:2])
 
 
@@ -31,7 +31,7 @@ def test_states_and_letters_are_those_of_each_exit_of_the_cut_model():
     """HF's own forward, whose last hidden state is after the norm, without the deeper layers."""
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     task, block = of_two_questions("arc_easy_letters"), Block(2, 3)
-    arrays = dict(depth_probe.read(model, tokenizer, task, block, 2048))
+    arrays = dict(states.read_last_of_cut(model, tokenizer, task, block, 2048))
     assert list(arrays) == [5, 6, 7, 8]
     for depth in (5, 6, 7, 8):
         with dropped(model, block), dropped(model, Block(depth - 3, 8 - depth)):
@@ -65,23 +65,23 @@ def made_up(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_probe_finds_what_is_there_and_nothing_else():
-    states, answers = made_up()
-    chosen, taught, strength = depth_probe.cross_fitted(states, states, answers, shuffles=20)
+    inputs, answers = made_up()
+    chosen, taught, strength = probes.cross_fitted_places(inputs, inputs, answers, shuffles=20)
     right = (chosen == taught).mean(axis=1)
     assert right[0] > 0.8 and right[1:].max() < 0.4
-    assert strength in depth_probe.STRENGTHS
-    moved = np.roll(states, 7, axis=1)  # the same, in another code
-    own, *_ = depth_probe.cross_fitted(moved, moved, answers)
-    others, *_ = depth_probe.cross_fitted(states, moved, answers)
+    assert strength in probes.STRENGTHS
+    moved = np.roll(inputs, 7, axis=1)  # the same, in another code
+    own, *_ = probes.cross_fitted_places(moved, moved, answers)
+    others, *_ = probes.cross_fitted_places(inputs, moved, answers)
     assert (own == answers).mean() > 0.8 and (others == answers).mean() < 0.5
 
 
 def test_the_null_is_of_probes_of_shuffled_answers_judged_by_these(monkeypatch):
-    states, answers = made_up()
+    inputs, answers = made_up()
     examples = [{"answer": answer, "weight": 1, "choices": "ABCD"} for answer in answers]
     task, letters = evaluation.Task("mmlu", tuple(examples)), np.zeros((N, 4))
-    monkeypatch.setattr(depth_probe, "load_task", lambda params: task)
-    monkeypatch.setattr(depth_probe, "_read", lambda *_: ({5: states}, {5: letters}))
+    monkeypatch.setattr(depth_probe, "load_four_options", lambda params: task)
+    monkeypatch.setattr(depth_probe, "last_of_cut", lambda *_: ({5: inputs}, {5: letters}))
     monkeypatch.setattr(depth_probe, "SHUFFLES", 20)
     rows = depth_probe._measured({"block_size": 0})
     assert [row["value"] > 0.8 for row in rows if row["reading"] == depth_probe.PROBE] == [True]
@@ -90,29 +90,29 @@ def test_the_null_is_of_probes_of_shuffled_answers_judged_by_these(monkeypatch):
 
 def test_a_question_has_no_part_in_the_probe_that_reads_it():
     """Its answer changed, it is read as before."""
-    states, answers = made_up()
+    inputs, answers = made_up()
     changed = answers.copy()
     changed[::5] = 3 - answers[::5]
-    before, after = (depth_probe.cross_fitted(states, states, of)[0] for of in (answers, changed))
+    before, after = (probes.cross_fitted_places(inputs, inputs, of)[0] for of in (answers, changed))
     assert np.array_equal(before[0, ::5], after[0, ::5])
     assert not np.array_equal(before, after)
 
 
 def test_ridge_is_that_of_the_normal_equations():
-    states, answers = made_up()
-    states, targets = states[:, :30], np.eye(4)[answers][:, None]
-    outputs = depth_probe.ridge(states[:200], targets[:200], states[200:])
-    x, t = states[:200] - states[:200].mean(0), targets[:200, 0] - targets[:200, 0].mean(0)
-    for strength, output in zip(depth_probe.STRENGTHS, outputs, strict=True):
+    inputs, answers = made_up()
+    inputs, targets = inputs[:, :30], np.eye(4)[answers][:, None]
+    outputs = probes.ridge(inputs[:200], targets[:200], inputs[200:])
+    x, t = inputs[:200] - inputs[:200].mean(0), targets[:200, 0] - targets[:200, 0].mean(0)
+    for strength, output in zip(probes.STRENGTHS, outputs, strict=True):
         penalty = strength * np.trace(x @ x.T) / 200 * np.eye(30)
         a = np.linalg.solve(x.T @ x + penalty, x.T @ t)
-        expected = (states[200:] - states[:200].mean(0)) @ a + targets[:200, 0].mean(0)
+        expected = (inputs[200:] - inputs[:200].mean(0)) @ a + targets[:200, 0].mean(0)
         np.testing.assert_allclose(output[:, 0], expected, atol=1e-8)
 
 
 def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     requests = depth_probe.depths("tiny-random", Distances(start=1), replace(SMOKE, mmlu_shots=1))
-    table = depth_probe.table(requests)
+    table = readings.table(requests)
     assert table.value.notna().all()
     whole = table[(table.block_size == 0) & (table.task == "mmlu")]
     assert whole.depth.tolist() == [depth for depth in range(1, 9) for _ in range(2)]
@@ -124,7 +124,7 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
         == {"letters", "in the state"} | {"the whole model's probe"}
     )
     monkeypatch.setitem(fetching.MEASURE, "depths", lambda *a: pytest.fail("measured again"))
-    again = depth_probe.table(requests)
+    again = readings.table(requests)
     assert again.value.tolist() == table.value.tolist()
     figure = depth_probe.figure_depth(again)
     assert set(figure.table.reading) >= {*depth_probe.LOOKS}

@@ -1,6 +1,7 @@
 """The answer at the options' ends: states against a forward pass, the probe on made-up states."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
-from replication.beyond.letters import depth_probe, option_ends, option_probe, route, states
+from replication.beyond.letters import option_ends, option_lines, probes, readings, route, states
 from replication.measure import fetching, request
 
 SMOKE = profiles.get("smoke")
@@ -23,8 +24,7 @@ N = 300
 
 def two_questions() -> evaluation.Task:
     few_shot = replace(SMOKE, arc_easy_shots=2)
-    task = request.load_task(request.task_params("arc_easy_letters", few_shot))
-    task = depth_probe.with_four_options(task)
+    task = readings.load_four_options(request.task_params("arc_easy_letters", few_shot))
     return replace(task, examples=task.examples[:2])
 
 
@@ -34,7 +34,7 @@ def test_states_and_letters_are_those_of_each_exit_of_the_cut_model(block):
     the last token, and at the newline of each option's line."""
     model, tokenizer = loading.load("tiny-random", dtype="float32")
     task, depths = two_questions(), [*range(block.stop, 9)]
-    read = states.read(model, tokenizer, task, [UNPRUNED, block], 2048)
+    read = states.read_at_option_ends(model, tokenizer, task, [UNPRUNED, block], 2048)
     assert read[UNPRUNED]["depths"].tolist() == [*range(1, 9)]
     arrays = read[block]
     assert arrays["depths"].tolist() == depths
@@ -64,25 +64,25 @@ def test_the_option_that_is_right_is_read_by_a_probe_that_all_options_share(monk
     answers = draw.integers(4, size=N)
     inputs = draw.normal(size=(N, 4, 60)) + 5 * draw.normal(size=(N, 1, 60))
     inputs[np.arange(N), answers, :3] += 8
-    readings = option_probe.cross_fitted(inputs, answers, shuffles=20, factors=[10.0])
+    readings = probes.cross_fitted_options(inputs, answers, shuffles=20, factors=[10.0])
     for chosen, labels, _ in readings:
         assert (chosen[0] == labels[0]).mean() > 0.8
     shuffled = (readings[0][0][1:] == readings[0][1][1:]).mean(axis=1)
     assert shuffled.max() < 0.4 and 0.2 < shuffled.mean() < 0.3
     assert readings[1][2] == pytest.approx(10 * readings[0][2])
     # a question has no part in the probe that reads it
-    monkeypatch.setattr(option_probe, "stratified", by_number)
+    monkeypatch.setattr(probes, "stratified", by_number)
     inputs = draw.normal(size=(N, 4, 60))
     changed, first = answers.copy(), by_number(answers) == 0
     changed[first] = (answers[first] + 1) % 4
-    before, after = (option_probe.cross_fitted(inputs, of)[0][0][0] for of in (answers, changed))
+    before, after = (probes.cross_fitted_options(inputs, of)[0][0][0] for of in (answers, changed))
     assert np.array_equal(before[first], after[first])
     assert not np.array_equal(before, after)
 
 
 def test_folds_hold_each_place_alike():
     answers = np.repeat([0, 1, 2, 3], [50, 10, 25, 15])
-    folds = option_probe.stratified(answers)
+    folds = probes.stratified(answers)
     counts = np.array([np.bincount(answers[folds == fold], minlength=4) for fold in range(5)])
     assert (np.ptp(counts, axis=0) == 0).all()
 
@@ -90,18 +90,18 @@ def test_folds_hold_each_place_alike():
 def test_what_an_option_shares_with_its_question_by_hand():
     prompt = "Question: old one\nA. x\nAnswer: A\n\nWhat is a red thing?\nA. a red one\nB. blue"
     example = {"prompt": f"{prompt}\nAnswer:", "choices": [" A", " B"], "answer": 0}
-    question, options = option_probe.lines_of(example)
+    question, options = option_lines.lines_of(example)
     assert question.strip() == "What is a red thing?" and options == ["a red one", "blue"]
-    inputs = option_probe.lengths_and_words(evaluation.Task("mmlu", (example,)))
+    inputs = option_ends.lengths_and_words(evaluation.Task("mmlu", (example,)))
     assert (inputs[0, 0] > inputs[0, 1]).all()  # longer, and with "a" and "red"
 
 
 def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     requests = option_ends.option_ends("tiny-random", Distances(start=1), SMOKE)
-    reads, read = [], states.read
-    monkeypatch.setattr(states, "read", lambda *args: reads.append(args) or read(*args))
-    table = depth_probe.table(requests)
-    assert len(reads) == len(option_ends.TASKS)  # one pass has all cuts of a task
+    reader = Mock(wraps=states.read_at_option_ends)
+    monkeypatch.setattr(states, "read_at_option_ends", reader)
+    table = readings.table(requests)
+    assert reader.call_count == len(option_ends.TASKS)  # one pass has all cuts of a task
     assert table.value.notna().all()
     by_letter = table[table.task == "arc_easy_letters"]
     whole, cut = by_letter[by_letter.block_size == 0], by_letter[by_letter.block_size == 3]
@@ -110,7 +110,7 @@ def test_every_depth_is_measured_kept_and_drawn(output, monkeypatch):
     assert whole[whole.reading == "letters"].depth.tolist() == [*range(1, 9)]
     assert set(cut[cut.strategy == "similarity"].depth) == {4, 5, 6, 7, 8}
     monkeypatch.setitem(fetching.MEASURE, "option_ends", lambda *a: pytest.fail("again"))
-    again = depth_probe.table(requests)
+    again = readings.table(requests)
     assert again.value.tolist() == table.value.tolist()
     assert set(option_ends.figure_options(again).table.reading) == {*option_ends.LOOKS}
     moved = again.assign(reading="as it is", layers=None)

@@ -14,7 +14,7 @@ from lib.models import loading
 from lib.models.decoder import decoder_layers, residual_stream
 from lib.pruning import dropped
 from replication import measure, profiles
-from replication.beyond.letters import depth_probe, jacobian_lens, states, transplant
+from replication.beyond.letters import jacobian_lens, readings, states, transplant
 from replication.beyond.letters.transplant import (
     AS_IT_IS,
     NO_OPTIONS,
@@ -30,10 +30,8 @@ SMOKE = profiles.get("smoke")
 @pytest.fixture(scope="module")
 def model_and_task():
     model, tokenizer = loading.load("tiny-random", dtype="float32")
-    task = request.load_task(
-        request.task_params("arc_easy_letters", replace(SMOKE, arc_easy_shots=2))
-    )
-    task = depth_probe.with_four_options(task)
+    few_shot = replace(SMOKE, arc_easy_shots=2)
+    task = readings.load_four_options(request.task_params("arc_easy_letters", few_shot))
     return model, tokenizer, replace(task, examples=task.examples[:3])
 
 
@@ -47,12 +45,12 @@ def letters_of(model, ids, targets) -> np.ndarray:
 def test_a_state_that_is_put_in_does_what_it_does_in_a_whole_pass(model_and_task, block):
     """A hook of our own, in a pass over the whole prompt, without a cache."""
     model, tokenizer, task = model_and_task
-    of_whole, _ = states.read_last(model, tokenizer, task, 2048)
+    of_whole, _ = states.read_last_of_whole(model, tokenizer, task, 2048)
     given = of_whole[[1, 2, 0]]
     reading = WHOLE_STATE if block.size else OTHER_STATE
     depths = range(max(1, block.stop), 8)
     variants = [Variant(AS_IT_IS), *(Variant(reading, depth) for depth in depths)]
-    choices = transplant.read(model, tokenizer, task, block, variants, given)
+    choices = transplant.letters_of_variants(model, tokenizer, task, block, variants, given)
     for place, ((row,), example) in enumerate(
         zip(task.rows(tokenizer), task.examples, strict=True)
     ):
@@ -88,9 +86,9 @@ def test_what_is_not_attended_to_has_no_part(model_and_task):
     words = [line[3:] for line in lines[-5:-1]][::-1]
     options = [f"{letter}. {text}" for letter, text in zip("ABCD", words, strict=True)]
     changed["prompt"] = "\n".join([*lines[:-5], *options, lines[-1]])
-    of_whole, _ = states.read_last(model, tokenizer, task, 2048)
+    of_whole, _ = states.read_last_of_whole(model, tokenizer, task, 2048)
     both = [
-        transplant.read(
+        transplant.letters_of_variants(
             model, tokenizer, replace(task, examples=(one,)), UNPRUNED, closed, of_whole[:1]
         )
         for one in (example, example | changed)
@@ -122,14 +120,14 @@ def test_another_question_got_another_letter():
 
 def test_every_change_has_a_row_and_lenses_read_the_same_states(output, monkeypatch):
     requests = transplant.transplants("tiny-random", Distances(start=1), SMOKE)
-    table = transplant.table(requests)
+    table = readings.table(requests)
     whole, cut = table[table.block_size == 0], table[table.block_size > 0]
     assert set(whole.reading) == {AS_IT_IS, OTHER_STATE, NO_OPTIONS, transplant.NO_QUESTION}
     assert set(cut.reading) == {AS_IT_IS, WHOLE_STATE}
     assert set(whole.layers.dropna()) == {"3 to 4", "5 to 5", "6 to 7"}
     assert table.value.between(0, 1).all()
     assert evaluation.TASK_SPECS[transplant.TASK].label in "ARC-Easy by letter"
-    monkeypatch.setattr(states, "read_last", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(states, "read_last_of_whole", lambda *_: pytest.fail("read again"))
     lenses = measure.table(jacobian_lens.lens, {"tiny-random": Distances()}, SMOKE)
     places = {(reading, depth) for reading in ("last token", "published") for depth in (1, 2, 3)}
     assert set(zip(lenses.reading, lenses.depth, strict=True)) == places

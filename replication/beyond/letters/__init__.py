@@ -5,9 +5,10 @@ no longer becomes a letter? The files follow each other as the notebook does.
 
 - what is answered: `formats` asks the same questions by letter and by content; `biases` removes
   what a model adds to a letter whatever is asked, and reads the four letters out;
-- what can be read at every depth: `states` reads the states of questions, `ridge` solves the
-  probes; `depth_probe` reads the place of the right option at the last token, `option_probe` and
-  `option_ends` read which option is right where its line ends;
+- what can be read at every depth, of questions whose lines `option_lines` finds: `states` reads
+  their states, `probes` fits linear probes to them, `readings` makes rows of what these choose;
+  `depth_probe` asks for the place of the right option at the last token, `option_ends` for the
+  right option where its line ends, too;
 - what decides: `transplant` moves states from one run into another (activation patching);
 - without a label: `translator` maps the states of an exit to those of the last layer (a tuned
   lens), `jacobian_lens` reads them by their mean effect on the last ones;

@@ -28,12 +28,18 @@ import pandas as pd
 
 from lib.data import sets
 from lib.evaluation import weighted_mean
-from replication.beyond.letters import depth_probe, states
+from replication.beyond.letters import states
 from replication.beyond.letters.biases import letter_measures, without_bias
+from replication.beyond.letters.readings import (
+    answers_of,
+    load_four_options,
+    row_of_letters,
+    table,
+)
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import Request, data_source, load_task
+from replication.measure.request import Request, data_source
 from replication.profiles import Profile
 
 VERSION = 2  # bumped by hand when the numbers change
@@ -83,16 +89,16 @@ def _measured(params: dict) -> list[dict]:
     """Return a row a form and depth: the readings of every question, and how many are right."""
     model, tokenizer = fetching.loaded(params)
     texts = calibration_texts(tokenizer, params)
-    task = depth_probe.with_four_options(load_task(params))
+    task = load_four_options(params)
     letters = task.rows(tokenizer)[0][0].target_ids[0]  # the same tokens in each question
     of_whole, _ = states.last_of_whole(params, OWN)
-    answers, weights = depth_probe.answers_of(task)
+    answers, weights = answers_of(task)
     rows = []
     for form, of_form in derivatives(model, texts, letters, params["depths"]).items():
         for place, depth in enumerate(params["depths"]):
             by_text = np.einsum("tad,nd->tna", of_form[:, :, place], of_whole[:, depth])
             readings = by_text.mean(axis=0)
-            row = depth_probe.row_of_letters(depth, form, readings, answers, weights)
+            row = row_of_letters(depth, form, readings, answers, weights)
             row["commonest"] = task.answer_stats(list(readings))["commonest"]
             rows.append(row | over_texts(by_text, answers, weights))
     return rows
@@ -135,7 +141,7 @@ def derivatives(
     directions, by_form = _directions(model, letters), {LAST_TOKEN: [], PUBLISHED: []}
     for text in texts:
         with torch.enable_grad():
-            states, final, logits = _read(model, text, depths)
+            states, final, logits = _states_and_logits(model, text, depths)
             targets = {LAST_TOKEN: (logits[list(letters)], slice(-1, None))}
             if directions is not None and len(text) >= SHORTEST:
                 valid = slice(SKIPPED, -1)
@@ -158,7 +164,9 @@ def derivatives(
     return {form: np.array(of_texts) for form, of_texts in by_form.items() if of_texts}
 
 
-def _read(model, tokens: Sequence[int], depths: Sequence[int]) -> tuple[list, object, object]:
+def _states_and_logits(
+    model, tokens: Sequence[int], depths: Sequence[int]
+) -> tuple[list, object, object]:
     """Return the states at each depth, (1, T, D), those after the last layer, (1, T, D), and the
     logits after the last token, (V,)."""
     import torch
@@ -223,5 +231,5 @@ QUESTION = Question(
     experiments=(lens,),
     kinds={"lens": fetching.each(_measured)},
     # a row a form and depth; `choices`: the reading of each letter; and columns of `over_texts`
-    tables={"lens": depth_probe.table},
+    tables={"lens": table},
 )

@@ -4,7 +4,7 @@ Notebook 10. ARC-Easy by letter (A to D, P to S), whole and after cuts of equal 
 read states after every layer (`states`), each cross-fitted by question with folds that hold each
 right place alike:
 
-- OPTIONS: which option is right, from the last token of each option's line (`option_probe`);
+- OPTIONS: which option is right, from the last token of each option's line (`probes`);
 - LAST: the place of the right option, from the last token of the prompt (as in `depth_probe`).
 
 Controls of the first: its strength times 0.1 and 10, random numbers in place of states (GAUSSIAN),
@@ -17,15 +17,23 @@ from matplotlib.figure import Figure
 
 from lib.blocks import UNPRUNED
 from lib.evaluation import Task
-from replication.beyond.letters import depth_probe, option_probe, states
-from replication.beyond.letters.biases import FOLDS, QUANTILE
-from replication.beyond.letters.depth_probe import SHUFFLES, answers_of, with_four_options
+from replication.beyond.letters import depth_probe, probes, states
+from replication.beyond.letters.biases import FOLDS
+from replication.beyond.letters.depth_probe import SHUFFLES
+from replication.beyond.letters.option_lines import lines_of
+from replication.beyond.letters.readings import (
+    answers_of,
+    load_four_options,
+    row_of_letters,
+    row_of_probe,
+    table,
+)
 from replication.figures import panels
 from replication.figures.style import colour, label, nothing_measured
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import Request, load_task
+from replication.measure.request import Request
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -55,55 +63,58 @@ def option_ends(name: str, distances, profile: Profile) -> list[Request]:
     return [Request("option_ends", one.params | versioned, one.labels) for one in requested]
 
 
-# a row a cut, depth and reading: as of `depth_probe.table`, with `chosen`, `null` and `strength`
+# a row a cut, depth and reading: as of `readings.table`, with `chosen`, `null` and `strength`
 def _measured(params: dict) -> list[dict]:
     """Return the rows of one cut."""
-    task = with_four_options(load_task(params))
+    task = load_four_options(params)
     answers, weights = answers_of(task)
-    kept = states.kept(params, task)
-    rows = [] if params["block_size"] != UNPRUNED.size else _controls(task, kept)
-    for depth in kept.depths:
-        of_letters = kept.letters[depth], answers, weights
-        rows.append(depth_probe.row_of_letters(depth, AS_LETTERS, *of_letters))
+    stored = states.at_option_ends(params)
+    rows = [] if params["block_size"] != UNPRUNED.size else _controls(task, stored)
+    for depth in stored.depths:
+        rows.append(row_of_letters(depth, AS_LETTERS, stored.letters[depth], answers, weights))
         if len(answers) < FOLDS:
             continue
-        last = kept.last[depth]
-        folds = option_probe.stratified
-        choices = depth_probe.cross_fitted(last, last, answers, SHUFFLES, folds)
-        rows.append(_of_probe(depth, LAST, choices, task))
-        readings = option_probe.cross_fitted(
-            kept.options[depth], answers, SHUFFLES, list(CONTROLS.values())
-        )
-        for reading, choices in zip([OPTIONS, *CONTROLS], readings, strict=True):
-            rows.append(_of_probe(depth, reading, choices, task))
+        last = stored.last[depth]
+        folds_of = probes.stratified
+        choices = probes.cross_fitted_places(last, last, answers, SHUFFLES, folds_of)
+        rows.append(row_of_probe(depth, LAST, choices, answers, weights))
+        options, factors = stored.options[depth], list(CONTROLS.values())
+        by_strength = probes.cross_fitted_options(options, answers, SHUFFLES, factors)
+        for reading, choices in zip([OPTIONS, *CONTROLS], by_strength, strict=True):
+            rows.append(row_of_probe(depth, reading, choices, answers, weights))
     return rows
 
 
-def _controls(task: Task, kept: states.States) -> list[dict]:
+def _controls(task: Task, stored: states.States) -> list[dict]:
     """Return what the probe of options reads where no state is."""
-    answers, _ = answers_of(task)
+    answers, weights = answers_of(task)
     if len(answers) < FOLDS:
         return []
     draw = np.random.default_rng(0)
-    gaussian = draw.normal(size=next(iter(kept.options.values())).shape)
-    words = option_probe.lengths_and_words(task)
+    gaussian = draw.normal(size=next(iter(stored.options.values())).shape)
+    words = lengths_and_words(task)
     rows = []
     for reading, inputs in ((GAUSSIAN, gaussian), (WORDS, words)):
-        choices, *_ = option_probe.cross_fitted(inputs, answers, SHUFFLES)
-        rows.append(_of_probe(None, reading, choices, task))
+        choices, *_ = probes.cross_fitted_options(inputs, answers, SHUFFLES)
+        rows.append(row_of_probe(None, reading, choices, answers, weights))
     return rows
 
 
-def _of_probe(depth: int | None, reading: str, choices: tuple, task: Task) -> dict:
-    """Return the row of what a probe chose: `choices` of `cross_fitted`."""
-    chosen, labels, strength = choices
-    answers, weights = answers_of(task)
-    row = depth_probe.row_of(depth, reading, chosen[0], answers, weights)
-    row |= {"chosen": chosen[0], "strength": strength, "null": None}
-    if len(chosen) > 1:
-        nulls = np.average(chosen[1:] == labels[1:], axis=1, weights=weights)
-        row["null"] = float(np.quantile(nulls, QUANTILE))
-    return row
+def lengths_and_words(task: Task) -> np.ndarray:
+    """Return of each option its length in characters and words, and how many words of it its
+    question has, too, as a count and as a share: (n, options, 4)."""
+    inputs = []
+    for example in task.examples:
+        question, options = lines_of(example)
+        known = set(question.lower().split())
+        rows = []
+        for option in options:
+            words = option.lower().split()
+            shared = sum(word in known for word in words)
+            rows.append([len(option), len(words), shared, shared / max(1, len(words))])
+        inputs.append(rows)
+    inputs = np.array(inputs, float)
+    return (inputs - inputs.mean(axis=(0, 1))) / inputs.std(axis=(0, 1)).clip(1e-9)
 
 
 def figure_options(scores: pd.DataFrame) -> Figure:
@@ -112,7 +123,7 @@ def figure_options(scores: pd.DataFrame) -> Figure:
     are hatched; before them a cut model is the whole one.
 
     Drawn are ARC-Easy by A to D and the models that are asked it with a signal, or all if there are
-    none. The figure's table has all models and questions. scores: of `depth_probe.table`.
+    none. The figure's table has all models and questions. scores: of `readings.table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
@@ -140,7 +151,7 @@ QUESTION = Question(
     "10_letters_and_content",
     experiments=(option_ends,),
     kinds={"option_ends": states.together(fetching.each(_measured))},
-    tables={"option_ends": depth_probe.table},
+    tables={"option_ends": table},
     figures={
         "figure_options": "where the answer is: at the ends of the options, at the last token, "
         "as a letter"

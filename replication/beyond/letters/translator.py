@@ -81,12 +81,12 @@ def translated(name: str, distances, profile: Profile) -> list[Request]:
     for task, task_profile in profile_of.items():
         plain = unpruned(name, task_profile, [task], repair="unpruned")
         plain += cuts(name, distances, task_profile, [task], ["early exit"], sizes, repair=EXIT)
-        requested += [_read(cut, task_profile, "none") for cut in plain]
-        requested += [_read(cut, task_profile, "full", repair=TRANSLATED) for cut in plain[1:]]
+        requested += [_with_map(cut, task_profile, "none") for cut in plain]
+        requested += [_with_map(cut, task_profile, "full", repair=TRANSLATED) for cut in plain[1:]]
     return requested
 
 
-def _read(cut: Request, profile: Profile, kind: str, **labels) -> Request:
+def _with_map(cut: Request, profile: Profile, kind: str, **labels) -> Request:
     """Return the request of a cut with a map of `kind` in its place; "none": of the cut itself."""
     name, task = cut.params["model"], cut.params["task"]
     params = mapped(name, profile, task, cut.block, kind).params

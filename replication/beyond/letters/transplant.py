@@ -12,7 +12,7 @@ before them stay as they are.
   NO_QUESTION, a control: to the question's own text.
 
 The tokens before the last ones are read once, and their keys and values kept; every variant of a
-question is a row of one batch of a token or two (`read`).
+question is a row of one batch of a token or two (`letters_of_variants`).
 """
 
 from collections.abc import Sequence
@@ -26,15 +26,15 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.evaluation import Task
-from replication.beyond.letters import depth_probe
 from replication.beyond.letters.biases import LETTERS
-from replication.beyond.letters.depth_probe import (
+from replication.beyond.letters.option_lines import line_ends, line_starts, token_at
+from replication.beyond.letters.readings import (
     answers_of,
+    load_four_options,
     row_of,
     row_of_letters,
-    with_four_options,
+    table,
 )
-from replication.beyond.letters.option_probe import option_ends, option_starts
 from replication.beyond.letters.states import last_of_whole
 from replication.figures import panels
 from replication.figures.style import (
@@ -50,7 +50,7 @@ from replication.figures.style import (
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import BLOCK, Request, load_task
+from replication.measure.request import BLOCK, Request
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -93,19 +93,15 @@ def transplants(name: str, distances, profile: Profile) -> list[Request]:
     return [Request("transplants", one.params | versioned, one.labels) for one in requested]
 
 
-def table(requests: Sequence[Request]) -> pd.DataFrame:
-    """Return a row a cut and variant: reading, depth, layers (as "16 to 21"), choices (n, 4).
+def _measured(params: dict) -> list[dict]:
+    """Return the rows of one cut, a row a variant: reading, depth, layers (as "16 to 21"), choices
+    (n, 4).
 
     value: the accuracy; of OTHER_STATE how often the answer is the letter that the other question
     got. `donors`: which question that is.
     """
-    return depth_probe.table(requests)
-
-
-def _measured(params: dict) -> list[dict]:
-    """Return the rows of one cut."""
     model, tokenizer = fetching.loaded(params)
-    task = with_four_options(load_task(params))
+    task = load_four_options(params)
     answers, weights = answers_of(task)
     of_whole, letters = last_of_whole(params, ["transplants_version"])
     block = Block(*(params[key] for key in BLOCK))
@@ -122,7 +118,7 @@ def _measured(params: dict) -> list[dict]:
             window = round(first * num_layers), round(stop * num_layers)
             variants += [Variant(NO_OPTIONS, layers=window), Variant(NO_QUESTION, layers=window)]
     variants = [Variant(AS_IT_IS), *variants]
-    choices = read(model, tokenizer, task, block, variants, of_whole[donors])
+    choices = letters_of_variants(model, tokenizer, task, block, variants, of_whole[donors])
     rows = []
     for variant, of_variant in zip(variants, choices, strict=True):
         row = row_of_letters(variant.depth, variant.reading, of_variant, answers, weights)
@@ -141,7 +137,7 @@ def figure_transplants(scores: pd.DataFrame) -> Figure:
     the depth where it is put in; another question's state in the whole model; layers without
     attention from the last tokens to the options' lines, or to the question's.
 
-    scores: of `table`.
+    scores: of `readings.table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
@@ -201,7 +197,7 @@ def others(letters: np.ndarray) -> np.ndarray:
     return donors
 
 
-def read(
+def letters_of_variants(
     model,
     tokenizer,
     task: Task,
@@ -313,16 +309,12 @@ def _places(example: dict, tokenizer) -> _Places:
 
     prompt, _ = prompt_within_limit(example, tokenizer)
     offsets = tokenizer(prompt, return_offsets_mapping=True).offset_mapping
-    begins = option_starts(prompt, example["choices"])[0]
-    ends = option_ends(prompt, example["choices"])[-1]
+    begins = line_starts(prompt, example["choices"])[0]
+    first = token_at(begins, offsets)
+    last = token_at(line_ends(prompt, example["choices"])[-1], offsets)
     before = prompt.rfind("\n\n", 0, begins)
-
-    def at(character: int) -> int:
-        return max(i for i, (start, stop) in enumerate(offsets) if start <= character < stop)
-
-    first = at(begins)
-    begin = at(before + 1) + 1 if before >= 0 else 0
-    return _Places(range(begin, first), range(first, at(ends) + 1))
+    begin = token_at(before + 1, offsets) + 1 if before >= 0 else 0
+    return _Places(range(begin, first), range(first, last + 1))
 
 
 def _putting_in(state, row: int):
