@@ -55,13 +55,15 @@ def sweep(
 
     Equal to dropping each block and scoring the model whole. Where the model writes its answer,
     nothing is shared: each version writes on its own. Raises ValueError for a block that does not
-    fit the model.
+    fit the model, and for a task without examples.
     """
     blocks = list(dict.fromkeys([UNPRUNED, *(block for block in blocks if block.size)]))
     for block in blocks:
         block.kept(len(decoder_layers(model)))
     records = []
     for task in tasks:
+        if not task.examples:
+            raise ValueError(f"The task {task.name} has no example: ask for at least one.")
         rows = task.rows(tokenizer)
         flat = [row for of_example in rows for row in of_example]
         new_tokens = task.examples[0]["new_tokens"] if task.spec.generated else 0

@@ -193,3 +193,9 @@ def test_a_row_longer_than_the_model_reads_ends_in_a_sentence(llama, tokenizer):
     question = {"prompt": "a b c d e f", "new_tokens": 20, "answer": "1", "group": None}
     with pytest.raises(ValueError, match="and 20 to write; this model reads at most 20"):
         sweep.sweep(llama, tokenizer, [], [Task("gsm8k", (question,))])
+
+
+@pytest.mark.parametrize("name", ["c4", "gsm8k", "arc_easy"])
+def test_a_task_without_examples_ends_in_a_sentence(llama, tokenizer, name):
+    with pytest.raises(ValueError, match=f"The task {name} has no example"):
+        sweep.sweep(llama, tokenizer, [], [Task(name, ())])
