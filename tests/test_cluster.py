@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -15,10 +17,13 @@ from conftest import replicate
 
 from replication import paths
 from replication.run import cluster
+from replication.run.execution import Launch
+from replication.run.executors import MachineFailed
 from replication.run.notebooks import NOTEBOOKS
 
 RUN = ("--profile", "smoke", "--engine", "ray", "--only")
-LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+HOST = "127.0.0.1"
+LOOPBACK = {HOST, "::1", "::ffff:127.0.0.1"}
 WRONG = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": 64 * "0"}
 CLIENT = "import ray; ray.init(log_to_driver=False); print(len(ray.nodes()), 'node')"
 
@@ -40,7 +45,9 @@ def wait_for(value):
     ],
 )
 def test_what_a_job_takes_of_a_node(nodes, resources):
-    assert cluster.resources([{"Resources": node} for node in nodes]) == resources
+    """One that was lost, which Ray lists without resources, gives nothing."""
+    nodes = [{"Resources": node, "Alive": bool(node)} for node in (*nodes, {})]
+    assert cluster.resources(nodes) == resources
 
 
 @pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
@@ -154,3 +161,71 @@ def test_a_job_whose_worker_always_dies_is_lost_until_a_second_run(run, tmp_path
     assert re.search(r"tiny-random-map: lost, .*: Its worker or node died, 3 times \(", printed)
     done = replicate(tmp_path, "--profile", "smoke", "--only", "01")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def nodes(tmp_path):
+    """The variables of a cluster, and its head and another node, which take a job each."""
+    pytest.importorskip("ray")
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": 64 * "1"}
+    quick = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "2"}
+    ray, started = Path(sys.executable).with_name("ray"), []
+    try:
+        for place in (
+            f"--head --port={port} --include-dashboard=false",
+            f"--address={HOST}:{port}",
+        ):
+            size = f"--block --node-ip-address={HOST} --num-cpus=1 --num-gpus=0"
+            log, environment = tmp_path / str(len(started)), os.environ | variables | quick
+            command = [ray, "start", *size.split(), *place.split()]
+            with log.open("w") as stdout:
+                started.append(psutil.Popen(command, env=environment, stdout=stdout))
+            wait_for(lambda log=log: "Ray runtime started" in log.read_text())
+        yield variables | {"RAY_ADDRESS": f"{HOST}:{port}"}, *started
+    finally:
+        for node in started:
+            kill_with_all(node)
+
+
+def kill_with_all(node: psutil.Process) -> None:
+    """Kill a process and all below it, as when their machine is gone."""
+    if node.is_running():
+        for process in [*node.children(recursive=True), node]:
+            process.kill()
+        node.wait()
+
+
+@pytest.mark.real
+def test_the_job_of_a_lost_node_runs_on_another(nodes, tmp_path):
+    """The run says so, and ends well. Its two jobs after the map begin at the same time."""
+    variables, _, node = nodes
+    environment = os.environ | variables | {"DEEPER_LAYERS_OUTPUT": str(tmp_path)}
+    numbers = ("11", "12")
+    command = [sys.executable, "-m", "replication", *RUN, *numbers]
+    run = psutil.Popen(command, cwd=paths.ROOT, env=environment, text=True, stdout=subprocess.PIPE)
+    wait_for(lambda: processes(node, "--job"))
+    kill_with_all(node)
+    printed, _ = run.communicate()
+    assert run.returncode == 0, printed
+    (lost,) = re.findall(r"The node at (\S+) was lost: what ran on it is tried again\.", printed)
+    assert re.fullmatch(r"[\d.]+", lost)
+    for name in [name for number in numbers for name in NOTEBOOKS[number].figures]:
+        assert (tmp_path / f"figures/smoke/{name}.csv").exists(), name
+
+
+def test_a_run_without_a_node_for_its_jobs_ends(monkeypatch, capsys):
+    """And says how to go on: Ray would wait for ever."""
+    here = {"NodeID": "a", "NodeManagerAddress": HOST, "Alive": True, "Resources": {"CPU": 2}}
+    lost = here | {"NodeID": "b", "NodeManagerAddress": "10.0.0.2"}
+    with_gpu = lost | {"Resources": {"CPU": 2, "GPU": 1}}
+    looks = iter([[here, with_gpu], [here, with_gpu], [here, lost | {"Alive": False}]])
+    ray = mock.MagicMock()
+    ray.nodes.side_effect = lambda: next(looks)
+    ray.wait.return_value = [], []
+    monkeypatch.setattr(cluster, "connect", lambda: ray)
+    with pytest.raises(MachineFailed, match="No node is left that has room .* repeat the command"):
+        list(cluster.on_ray([Launch(job="b-map")]))
+    assert "The node at 10.0.0.2 was lost" in capsys.readouterr().out

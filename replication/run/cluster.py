@@ -16,8 +16,10 @@ from functools import cache
 
 from replication import paths
 from replication.run.execution import Launch, Outcome, attempt
+from replication.run.executors import MachineFailed
 
 RETRIES = 2
+WATCH = 10  # seconds between two looks at the nodes
 PASSED_ON = ("OMP_", "HF_", "DEEPER_LAYERS_", "PYTORCH_", "CUBLAS_")  # beginnings of variables
 
 
@@ -58,28 +60,57 @@ def connect():
 def on_ray(launches: Sequence[Launch], execute=attempt) -> Iterator[tuple[Launch, Outcome]]:
     """Yield each launch with its Outcome; they run as soon as there is a GPU for them.
 
-    execute: what a worker does with a launch.
+    execute: what a worker does with a launch. Says which nodes are lost meanwhile; raises
+    MachineFailed if none is left that has room for a job.
     """
     ray = connect()
-    task = ray.remote(max_calls=1, max_retries=RETRIES)(execute)
-    task = task.options(**resources(ray.nodes()))
+    job = resources(ray.nodes())
+    task = ray.remote(max_calls=1, max_retries=RETRIES)(execute).options(**job)
     running = {task.remote(launch): launch for launch in launches}
+    lost = lost_nodes(ray.nodes())
     while running:
-        [done], _ = ray.wait(list(running))
-        try:
-            outcome = ray.get(done)
-        except ray.exceptions.RayError as error:
-            why = f"Its worker or node died, {RETRIES + 1} times ({type(error).__name__})."
-            outcome = Outcome("lost", why)
-        yield running.pop(done), outcome
+        ended, _ = ray.wait(list(running), timeout=WATCH)
+        nodes, before = ray.nodes(), lost
+        lost = lost_nodes(nodes)
+        for node in lost.keys() - before.keys():
+            print(f"The node at {lost[node]} was lost: what ran on it is tried again.", flush=True)
+        for done in ended:
+            yield running.pop(done), _outcome(ray, done)
+        if running and not any(_has_room(node, job) for node in nodes):
+            raise MachineFailed(
+                "No node is left that has room for a job: start one and repeat the command: what "
+                "is done stays."
+            )
+
+
+def _outcome(ray, done) -> Outcome:
+    """Return the Outcome of a task that has ended."""
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayError as error:
+        why = f"Its worker or node died, {RETRIES + 1} times ({type(error).__name__})."
+        return Outcome("lost", why)
+
+
+def lost_nodes(nodes: list[dict]) -> dict[str, str]:
+    """Return the address of each node that has died, by its id: Ray goes on listing them."""
+    return {node["NodeID"]: node["NodeManagerAddress"] for node in nodes if not node["Alive"]}
+
+
+def _has_room(node: dict, job: dict) -> bool:
+    """Return whether a node has what a job takes, be it free or not."""
+    has = node["Resources"]
+    has_gpus = has.get("GPU", 0) >= job["num_gpus"]
+    has_cpus = has.get("CPU", 0) >= job["num_cpus"]
+    return node["Alive"] and has_gpus and has_cpus
 
 
 def resources(nodes: list[dict]) -> dict:
     """Return what a job takes: a GPU and its share of the CPUs, or all CPUs of a node.
 
-    Ray sets OMP_NUM_THREADS to the number of CPUs. Of unlike nodes, the least.
+    Ray sets OMP_NUM_THREADS to the number of CPUs. Of unlike nodes that are alive, the least.
     """
-    resources_of = [node["Resources"] for node in nodes]
+    resources_of = [node["Resources"] for node in nodes if node["Alive"]]
     shares = [node.get("CPU", 1) // node.get("GPU", 1) for node in resources_of]
     has_gpus = any("GPU" in node for node in resources_of)
     return {"num_gpus": int(has_gpus), "num_cpus": max(1, int(min(shares)))}
