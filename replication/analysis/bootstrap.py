@@ -5,6 +5,7 @@ examples of one set are always the same, so what is computed row by row from sev
 the same examples is paired on them; other sets have other draws.
 """
 
+from functools import lru_cache
 from statistics import NormalDist
 from zlib import crc32
 
@@ -41,14 +42,19 @@ def resampled(examples: np.ndarray, weights: np.ndarray, question_set: str = "")
 
     examples: (D, n), weights: (n,). Returns (1 + RESAMPLES, D).
     """
-    random = np.random.default_rng(crc32(question_set.encode()))
-    n = len(weights)
     means = [examples @ weights / weights.sum()]
-    for _ in range(RESAMPLES):
-        counts = np.bincount(random.integers(n, size=n), minlength=n)
+    for counts in _counts(len(weights), question_set):
         drawn = counts * weights
         means.append(examples @ drawn / drawn.sum())
     return np.array(means)
+
+
+@lru_cache(maxsize=4)
+def _counts(n: int, question_set: str) -> np.ndarray:
+    """How often each of n examples of a set is in each resample: (RESAMPLES, n)."""
+    random = np.random.default_rng(crc32(question_set.encode()))
+    draws = (random.integers(n, size=n) for _ in range(RESAMPLES))
+    return np.array([np.bincount(draw, minlength=n).astype(np.int32) for draw in draws])
 
 
 def resampled_map(distances) -> np.ndarray:

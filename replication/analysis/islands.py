@@ -156,9 +156,11 @@ def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:
     Those that are there, too, in the map of `growth_only` do not count.
     """
     labels = regions(matrix, threshold)
-    own = ~by_growth(matrix, threshold)
     middles = [_middle(labels, label) for label in range(BAND + 1, labels.max() + 1)]
-    return int(np.sum(own & (np.array(middles) < _middle(labels, BAND))))
+    is_shallower = np.array(middles) < _middle(labels, BAND)
+    if not is_shallower.any():
+        return 0
+    return int(np.sum(is_shallower & ~by_growth(matrix, threshold)))
 
 
 def islands_table(maps: dict, thresholds=(THRESHOLD,)) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,7 @@ class RunTables:
 
     maps: dict[str, BlockDistances]
     tables: dict[str, pd.DataFrame]
+    _lines: dict[tuple, Curve | None] = field(default_factory=dict, init=False, repr=False)
 
     def models(self, table: str) -> list[str]:
         """Return the models of a table."""
@@ -47,7 +48,13 @@ class RunTables:
 
     def line(self, table: str, **where) -> Curve | None:
         """Return the curve through the pruned scores that have the values `where`, and the
-        unpruned."""
+        unpruned: resampled once, however many claims compare it."""
+        key = table, *where.items()
+        if key not in self._lines:
+            self._lines[key] = self._line(table, where)
+        return self._lines[key]
+
+    def _line(self, table: str, where: dict) -> Curve | None:
         points = self.points(table, **where)
         same = {column: value for column, value in where.items() if column in SAME}
         if same.get("variant") == NOT_HEALED:  # its whole model is that of each healed variant
