@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never ask a hub
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # bitsandbytes asks for a compiler that no test needs
 os.environ.pop("MAKEFLAGS", None)  # a `make` that a test starts is nobody's child
 os.environ.pop("MAKELEVEL", None)
 if os.environ.get("DEEPER_LAYERS_DEVICE") != "cuda":  # which `make gpu` says
