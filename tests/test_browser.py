@@ -194,10 +194,13 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     whole = recorded("letter_biases", "mmlu_other", "none", 0)
     shown(page.locator("#whole"), whole, letters_of(whole, 0))
     scores = [share_right(of, letters_of(of, share)) for of in (mmlu, whole) for share in (0, 1)]
+    was, right = (letters_of(mmlu, share) == np.array(mmlu["answers"]) for share in (0, 1))
+    back, gone = (right & ~was).sum(), (was & ~right).sum()
     expect(page.locator("#summary")).to_have_text(
         "After dropping its last 6 layers, the model says A to 282 of 285 multiple-choice "
-        "questions. Remove this letter habit, and its score goes from {:.2f} to {:.2f}. The "
-        "answers that come back were hidden, not lost.".format(*scores)
+        "questions. Remove this letter habit, and its score goes from {:.2f} to {:.2f}: {} wrong "
+        "answers become right, and {} right answers become wrong. The answers that come back were "
+        "hidden, not lost.".format(*scores[:2], back, gone)
     )
     rows = page.locator("#picture .row").all_inner_texts()
     assert [row.split()[-1] for row in rows] == [f"{score:.2f}" for score in scores]
@@ -218,8 +221,7 @@ def test_a_slider_brings_hidden_answers_back(page, output):
     shown(by_letter, mmlu, said)
     shown(page.locator("#whole"), whole, letters_of(whole, 1))
     assert share_right(mmlu, said) > share_right(mmlu, as_given) + 0.15
-    right, was = (of == np.array(mmlu["answers"]) for of in (said, as_given))
-    change = f"{(right & ~was).sum()} wrong ones become right and {(was & ~right).sum()} right"
+    change = f"{back} wrong ones become right and {gone} right"
     expect(page.locator("#change")).to_contain_text(change)
     page.keyboard.press("ArrowLeft")
     shown(by_letter, mmlu, letters_of(mmlu, 0.95))

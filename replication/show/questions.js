@@ -63,6 +63,14 @@ function commonest(rows) {
   return { counts, first: LETTERS[first], most: counts[first] };
 }
 
+// How many answers of the cut become right, and wrong, against those as given
+function changes(rows) {
+  const { answers } = setOf(), isRight = (values, i) => best(values) === answers[i];
+  const before = cut().letters.map(isRight), after = rows.map(isRight);
+  const count = test => before.filter((was, i) => test(was, after[i])).length;
+  return { back: count((was, is) => !was && is), gone: count((was, is) => was && !is) };
+}
+
 // Whether removing the whole habit clearly raises the score, question by question
 function isHidden(of) {
   const before = credits(of.letters), [rise, error] = average(credits(without(of, 1)).map((after, i) => after - before[i]));
@@ -74,9 +82,11 @@ function drawSummary() {
   const { strategy, n } = cut(), { first, most } = commonest(cut().letters);
   const [given, removed] = [0, 1].map(share => accuracy(without(cut(), share))[0].toFixed(2));
   const begin = strategy === "none" ? "The whole model" : `After dropping ${strategy === "early exit" ? "its last " : ""}${n} ${n === 1 ? "layer" : "layers"}, the model`;
+  const { back, gone } = changes(without(cut(), 1));
   const end = isHidden(cut()) ? "The answers that come back were hidden, not lost." : "That is no clear gain.";
   document.getElementById("summary").innerHTML = `<b>${begin} says ${first} to ${most} of ${setOf().answers.length} multiple-choice questions.</b> `
-    + `Remove this letter habit, and its score goes from ${given} to ${removed}. <b>${end}</b>`;
+    + `Remove this letter habit, and its score goes from ${given} to ${removed}: `
+    + `${back} wrong answers become right, and ${gone} right answers become wrong. <b>${end}</b>`;
   const models = strategy === "none" ? [["Whole model", whole()]] : [["Cut model", cut()], ["Whole model", whole()]];
   const chance = `<s style="left: ${100 / LETTERS.length}%"></s>`;
   document.getElementById("picture").innerHTML = models.flatMap(([name, of]) => [0, 1].map(share => {
@@ -131,10 +141,7 @@ function drawQuestion(rows) {
 }
 
 function drawChange(rows) {
-  const { answers } = setOf(), isRight = (values, i) => best(values) === answers[i];
-  const before = cut().letters.map(isRight), after = rows.map(isRight);
-  const count = test => before.filter((was, i) => test(was, after[i])).length;
-  const back = count((was, is) => !was && is), gone = count((was, is) => was && !is);
+  const { back, gone } = changes(rows);
   document.getElementById("change").textContent = strength()
     ? `Against the answers as given, ${back} wrong ones become right and ${gone} right ones wrong.`
     : "No habit is removed: these are the letters as given.";
