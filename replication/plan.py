@@ -65,8 +65,9 @@ def _and_written(model: ModelOnCard, read: Work, params: dict, runs: Sequence[fl
 
     tokens = params["questions"] * params["new_tokens"]
     written = model.forward(read.kind, Reading(tokens, tokens), runs, WRITTEN_TOGETHER)
-    together = map(sum, zip(read[1:-1], written[1:-1], strict=True))
-    return Work(read.kind, *together, max(read.memory, written.memory))
+    kind, *amounts, memory = read
+    both = zip(amounts, written[1:-1], strict=True)
+    return Work(kind, *map(sum, both), max(memory, written.memory))
 
 
 def works(model: ModelOnCard, requests: Iterable[Request]) -> list[Work]:

@@ -44,9 +44,10 @@ def _rows(params: dict) -> list[dict]:
     model, _ = fetching.loaded(params)
     blocks = damage.all_blocks(len(decoder_layers(model)), params["largest"])
     twice = [Twice(block.stop, -block.size) for block in blocks]
-    rows = damage.losses(params, [UNPRUNED, *twice])
-    places = [{"block_start": block.start, "block_size": block.size} for block in blocks]
-    return [rows[0], *(row | place for row, place in zip(rows[1:], places, strict=True))]
+    whole, *rows = damage.losses(params, [UNPRUNED, *twice])
+    for row, block in zip(rows, blocks, strict=True):
+        row |= {"block_start": block.start, "block_size": block.size}
+    return [whole, *rows]
 
 
 # ---- the question ----------------------------------------------------------------------------

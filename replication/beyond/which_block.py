@@ -87,12 +87,14 @@ def _measured(params: dict) -> list[dict]:
         changes.append(of_text(model, torch.tensor(ids)))
         tokens.append(len(ids))
     blocks = all_blocks(len(changes[0]["last"]) - 1)
-    starts, stops = np.array([(block.start, block.stop) for block in blocks]).T
+    starts = [block.start for block in blocks]
+    stops = [block.stop for block in blocks]
     values = {key: [change[key][starts, stops] for change in changes] for key in CRITERIA}
     values["update"] = [change["update"][:, 1:].mean(1) for change in changes]
     values["update_first"] = [change["update"][:, 0] for change in changes]
     values = {key: np.array(of_texts, float).T for key, of_texts in values.items()}
-    return _rows([(block.start, block.size) for block in blocks], np.array(tokens, float), values)
+    places = [(block.start, block.size) for block in blocks]
+    return _rows(places, np.array(tokens, float), values)
 
 
 def of_text(model, ids) -> dict[str, np.ndarray]:

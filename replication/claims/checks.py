@@ -269,13 +269,14 @@ def robustness(run: RunTables) -> Iterator[Verdict]:
         relatives = [model for model in models if registry.family(model) == family]
         depths = sorted((run.maps[model].num_layers, model) for model in relatives)
         (fewest, shallow), (most, deep) = depths[0], depths[-1]
-        both = [_answered(run, model) for model in (shallow, deep)]
-        shared = [task for task in SHARED if all(curves.get(task) for curves in both)]
-        if most > fewest and shared:
-            first, second = (curves[shared[0]] for curves in both)
-            task = f"{shared[0]}, minus {registry.label(shallow)}"
-            n = {"examples": min(first.n, second.n)}
-            yield verdict_of("8", deep, task, statistics.later(first, second), n)
+        of_shallow, of_deep = _answered(run, shallow), _answered(run, deep)
+        shared = [task for task in SHARED if of_shallow.get(task) and of_deep.get(task)]
+        if fewest == most or not shared:
+            continue
+        first, second = of_shallow[shared[0]], of_deep[shared[0]]
+        difference = statistics.later(first, second)
+        task = f"{shared[0]}, minus {registry.label(shallow)}"
+        yield verdict_of("8", deep, task, difference, {"examples": min(first.n, second.n)})
 
 
 def _answered(run: RunTables, model: str) -> dict[str, Curve | None]:
@@ -394,6 +395,7 @@ def cost(run: RunTables) -> Iterator[Verdict]:
         plain = rows[rows.quantization.isna()]
         for part, task in {"12a": "weights", "12b": "prefill", "12c": "decode"}.items():
             for row in plain[plain.task == task].tail(1).itertuples():
+                # bytes are counted, not timed: no interval, no turns
                 ratios, n, fewest = [row.ratio] * 3, {"count of bytes": 1}, 1
                 if task != "weights":
                     ratios = [row.ratio, row.ratio_high, row.ratio_low]
@@ -404,9 +406,8 @@ def cost(run: RunTables) -> Iterator[Verdict]:
             whole = rows[(rows.task == task) & (rows.fraction == 0)]
             for bf16, nf4 in pairwise(whole.itertuples()):
                 share = nf4.value / bf16.value, nf4.low / bf16.high, nf4.high / bf16.low
-                yield verdict_of(
-                    part, model, task, share, {"turns": int(nf4.n)}, fewest=FEWEST_TURNS
-                )
+                n = {"turns": int(nf4.n)}
+                yield verdict_of(part, model, task, share, n, fewest=FEWEST_TURNS)
 
 
 FUNCTIONS = {

@@ -237,11 +237,10 @@ def _without_signal(table: pd.DataFrame) -> pd.DataFrame:
     BoolQ's accuracy is drawn where its AUC stands out: its threshold hides what a model knows.
     """
     whole = table[table.block_size == 0]
-    silent = whole[np.array([no_signal(row) for row in whole.itertuples()], dtype=bool)]
-    loud = whole[(whole.task == "boolq_ranking") & whole.value.notna()].drop(
-        silent.index, errors="ignore"
-    )
-    silent = silent[~((silent.task == "boolq") & silent.model.isin(loud.model))]
+    is_silent = np.array([no_signal(row) for row in whole.itertuples()], dtype=bool)
+    is_ranked = (whole.task == "boolq_ranking") & whole.value.notna() & ~is_silent
+    is_drawn = (whole.task == "boolq") & whole.model.isin(whole.model[is_ranked])
+    silent = whole[is_silent & ~is_drawn]
     pairs = pd.MultiIndex.from_frame(silent[["model", "task"]])
     return table[pd.MultiIndex.from_frame(table[["model", "task"]]).isin(pairs)]
 
@@ -250,11 +249,7 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     """Return a line for each task of what a run's figure leaves out, and why."""
     silent = table.iloc[:0] if silent is None else silent
     own = table[~table.model.map(is_recorded).astype(bool)]
-    cuts = own.value.where(own.block_size > 0).groupby([own.model, own.task]).transform("count")
-    partly = (own.status == NotMeasured.status) & (cuts > 0)
-    is_missing = own.value.isna() & (own.status != "ok")
-    own = own.assign(status=own.status.mask(partly, PARTLY))
-    missing = own[is_missing].drop(silent.index, errors="ignore")
+    missing = _missing(own).drop(silent.index, errors="ignore")
     wholes = silent[(silent.block_size == 0) & silent.model.isin(own.model)]
     statuses = [unclear(gap(row), row.n) for row in wholes.itertuples()]
     missing = pd.concat([missing, wholes.assign(status=statuses)])
@@ -262,7 +257,8 @@ def left_out(table: pd.DataFrame, silent: pd.DataFrame | None = None) -> str:
     for (task, status), rows in missing.groupby(["task", "status"], sort=False):
         models = ", ".join(rows.model.map(label).unique())
         name = TASK_SPECS[task].label if task in TASK_SPECS else TASKS[task]
-        tasks_of.setdefault((models, status.removeprefix("no answer: ")), []).append(name)
+        why = status.removeprefix("no answer: ")
+        tasks_of.setdefault((models, why), []).append(name)
     lines = []
     for (models, why), names in tasks_of.items():
         line = f"{', '.join(names)} of {models}: {why}."
@@ -287,6 +283,15 @@ def _panels(
         panel = scores[titles.isna() | (titles == title)]
         panels[row_label, title] = panel[panel[same].isin(pruned[same])]
     return panels
+
+
+def _missing(own: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores that a run has not; PARTLY where some cuts of the task were measured."""
+    cuts = own.value.where(own.block_size > 0)
+    num_measured = cuts.groupby([own.model, own.task]).transform("count")
+    is_partly = (own.status == NotMeasured.status) & (num_measured > 0)
+    marked = own.assign(status=own.status.mask(is_partly, PARTLY))
+    return marked[own.value.isna() & (own.status != "ok")]
 
 
 def draw_panel(axis, panel: pd.DataFrame, hue: str) -> None:

@@ -54,11 +54,14 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
     model's loss (`losses`) and its tokens (`weights`).
     """
     rows = []
-    for chunks in grouped(fetching.fetch(requests), lambda chunk: chunk[0]["model"]).values():
-        if all(chunk[0]["status"] == "ok" for chunk in chunks):
-            losses = np.hstack([[row["losses"] for row in chunk] for chunk in chunks])
-            tokens = np.concatenate([chunk[0]["weights"] for chunk in chunks])
-            rows += rises(chunks[0], losses, tokens)
+    by_model = grouped(fetching.fetch(requests), lambda chunk: chunk[0]["model"])
+    for chunks in by_model.values():
+        first_rows = [chunk[0] for chunk in chunks]
+        if any(row["status"] != "ok" for row in first_rows):
+            continue
+        losses = [[row["losses"] for row in chunk] for chunk in chunks]
+        tokens = [row["weights"] for row in first_rows]
+        rows += rises(chunks[0], np.hstack(losses), np.concatenate(tokens))
     return pd.DataFrame(rows, columns=None if rows else NO_ROWS)
 
 
@@ -80,18 +83,20 @@ def chunks_of(rows: pd.DataFrame) -> list[Rows]:
     The unpruned model, which has no row, lost what a block lost without the rise. A row has the
     request of the first chunk.
     """
-    every = rows.to_dict("records")
-    first, count = json.loads(every[0]["request"]), len(every[0]["weights"])
-    whole = every[0]["losses"] - every[0]["examples"]
-    every = [every[0] | dict.fromkeys(BLOCK, 0) | {"losses": whole}, *every]
+    pruned = rows.to_dict("records")
+    whole = pruned[0] | dict.fromkeys(BLOCK, 0)
+    whole["losses"] = pruned[0]["losses"] - pruned[0]["examples"]
+    params, count = json.loads(whole["request"]), len(whole["weights"])
     chunks = []
-    for start in range(0, count, first["sequences"]):
-        texts = slice(start, min(start + first["sequences"], count))
-        params = first | {"first": texts.start, "sequences": texts.stop - texts.start}
-        request = {"request": cache.canonical(params)}
-        of_texts = [{key: row[key][texts] for key in ("losses", "weights")} for row in every]
-        pairs = zip(every, of_texts, strict=True)
-        chunks.append([row | of_row | request for row, of_row in pairs])
+    for start in range(0, count, params["sequences"]):
+        stop = min(start + params["sequences"], count)
+        of_chunk = params | {"first": start, "sequences": stop - start}
+        request = cache.canonical(of_chunk)
+        chunk = []
+        for row in (whole, *pruned):
+            of_texts = {key: row[key][start:stop] for key in ("losses", "weights")}
+            chunk.append(row | of_texts | {"request": request})
+        chunks.append(chunk)
     return chunks
 
 

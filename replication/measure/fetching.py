@@ -27,13 +27,16 @@ def fetch(requests: Sequence[Request]) -> list[Rows]:
     one row without values, whose status says why.
     """
     requests = keyed_by_machine(requests)
-    results = [cache.load(r.kind, r.params) for r in requests]
-    missing = [r for r, rows in zip(requests, results, strict=True) if rows is None]
+    results = [cache.load(one.kind, one.params) for one in requests]
+    missing = [one for one, rows in zip(requests, results, strict=True) if rows is None]
     if missing and not paths.draws_only():
+        # what a whole model answers says of which cuts an answer can be had at all
         _measure_missing(signals.to_measure_first(missing))
-        _measure_missing(r for r in missing if not signals.is_futile(r))
-    pairs = zip(requests, results, strict=True)
-    return [rows or cache.load(r.kind, r.params) or [_gap(r)] for r, rows in pairs]
+        _measure_missing(one for one in missing if not signals.is_futile(one))
+    return [
+        rows or cache.load(one.kind, one.params) or [_gap(one)]
+        for one, rows in zip(requests, results, strict=True)
+    ]
 
 
 def _measure_missing(requests: Iterable[Request]) -> None:

@@ -44,13 +44,15 @@ def table(requests: Sequence[Request]) -> pd.DataFrame:
 
 def trainings(requests: Sequence[Request]) -> pd.DataFrame:
     """Return how each healing of some healed scores went, a row each; losses: nats, one a step."""
-    healed = {str(r.healing.params): r for r in requests if r.recipe}
-    results = fetching.fetch([r.healing for r in healed.values()])
+    by_healing = {str(one.healing.params): one for one in requests if one.recipe}
+    healed = list(by_healing.values())
+    results = fetching.fetch([one.healing for one in healed])
     rows = []
-    for r, (result,) in zip(healed.values(), results, strict=True):
-        labels = {name: r.labels[name] for name in ("profile", "strategy")}
-        training = {name: result.get(name) for name in TRAINING}
-        rows.append(labels | training | {"losses": result.get("losses", [])})
+    for one, (result,) in zip(healed, results, strict=True):
+        row = {name: one.labels[name] for name in ("profile", "strategy")}
+        row |= {name: result.get(name) for name in TRAINING}
+        row["losses"] = result.get("losses", [])
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

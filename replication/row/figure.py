@@ -118,8 +118,10 @@ def _draw(axis, place: int, points: list[Point]) -> None:
             arrow = {"arrowstyle": "->", "color": look["color"]}
             axis.annotate("", (low + 0.12, y), (low, y), arrowprops=arrow)
             continue
-        ends = [value - (low if low is not None else value)], [(high or 1) - value]
-        axis.errorbar(value, y, xerr=ends, label=name, ls="", elinewidth=0.8, **{"ms": 4} | look)
+        below = 0 if low is None else value - low
+        above = (high or 1) - value
+        style = {"ms": 4, "ls": "", "elinewidth": 0.8} | look
+        axis.errorbar(value, y, xerr=([below], [above]), label=name, **style)
 
 
 def labels(rows: Mapping[str, dict]) -> dict[str, str]:

@@ -121,7 +121,7 @@ def with_questions(
     another one, whose table it would replace.
     """
     notebooks = dict(notebooks)
-    known = {one.__name__: one for notebook in notebooks.values() for one in notebook.experiments}
+    experiments = [one for notebook in notebooks.values() for one in notebook.experiments]
     for question in questions:
         number = question.notebook.partition("_")[0]
         notebook = notebooks.get(number) or Notebook(question.notebook)
@@ -129,18 +129,26 @@ def with_questions(
             raise ValueError(
                 f"Notebook {number} is {notebook.file}: give {question.notebook} another number."
             )
-        for experiment in question.experiments:
-            if known.setdefault(experiment.__name__, experiment) is not experiment:
-                raise ValueError(
-                    f"There is an experiment {experiment.__name__!r} already: choose another name "
-                    f"for that of {question.notebook}."
-                )
+        experiments += question.experiments
+        _check_names(experiments, question.notebook)
         notebooks[number] = replace(
             notebook,
             figures=(*notebook.figures, *question.figures),
             experiments=(*notebook.experiments, *question.experiments),
         )
     return notebooks
+
+
+def _check_names(known: Iterable[Experiment], notebook: str) -> None:
+    """Raise ValueError for two experiments of one name: they would share a table. A notebook may
+    ask for the same experiment as another one."""
+    by_name = {}
+    for experiment in known:
+        if by_name.setdefault(experiment.__name__, experiment) is not experiment:
+            raise ValueError(
+                f"There is an experiment {experiment.__name__!r} already: choose another name "
+                f"for that of {notebook}."
+            )
 
 
 def captions(questions: Iterable[Question]) -> dict[str, str]:

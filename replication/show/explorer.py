@@ -127,17 +127,19 @@ def _of_weights(params: dict, table: pd.DataFrame) -> pd.DataFrame | None:
 def _scores(folder: Path) -> pd.DataFrame:
     """Return of each block, task and treatment the score on the most examples; no ablations."""
     columns = [*WEIGHTS, "task", *BLOCK, "value", "standard_error", "n", "request"]
-    parts = [pd.DataFrame(columns=columns)]
+    parts = []
     for _, table in tables.read_all(folder):
         if {"task", "examples"} <= set(table):
             parts.append(table[table.value.notna()].reindex(columns=columns))
-    measured = tables.with_settings(pd.concat(parts[1:] or parts, ignore_index=True))
-    measured = measured.assign(treatment=[_treatment(score) for score in measured.itertuples()])
+    parts = parts or [pd.DataFrame(columns=columns)]
+    measured = tables.with_settings(pd.concat(parts, ignore_index=True))
+    measured["treatment"] = [_treatment(score) for score in measured.itertuples()]
     is_other_order = measured.shot_order.fillna(0) != 0
-    plain = (measured.kind == "scores") & ~is_other_order & measured.patched.isna()
-    table = measured[plain]  # others are ablations
-    shots = table.shots.map(", {:.0f}-shot".format, na_action="ignore").fillna("")
-    table = table.assign(shots=shots).sort_values("n", kind="stable")
+    is_plain = (measured.kind == "scores") & ~is_other_order & measured.patched.isna()
+    table = measured[is_plain]  # others are ablations
+    shots = table.shots.map(", {:.0f}-shot".format, na_action="ignore")
+    table = table.assign(shots=shots.fillna(""))
+    table = table.sort_values("n", kind="stable")
     table = table.drop_duplicates([*WEIGHTS, *KEY], keep="last")
     table = table.sort_values(KEY[2:], ascending=[True, True, False])
     return table[[*WEIGHTS, *SCORE, "n"]]

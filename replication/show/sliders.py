@@ -113,13 +113,13 @@ def one_dose(doses: pd.DataFrame, n: int, steps: int) -> Figure:
     tasks = doses.task.unique()
     figure, axes = plt.subplots(1, len(tasks), figsize=(WIDTH, 2.8), squeeze=False)
     figure.suptitle(f"{label(doses.model.iloc[0])}, n = {n}, {steps} steps", fontsize=9)
-    sizes, lengths = doses.block_size.isin([0, n]), doses.steps.isin([0, steps])
-    ways = doses.strategy.isin(["none", "similarity"]) & (doses.treatment != "control")
-    rows = doses[sizes & lengths & ways]
+    is_plain = doses.strategy.isin(["none", "similarity"]) & (doses.treatment != "control")
+    plain = doses[is_plain]
+    chosen = plain[plain.block_size.isin([0, n]) & plain.steps.isin([0, steps])]
     for axis, task in zip(axes[0], tasks, strict=True):
-        scores = rows[rows.task == task]
+        scores = chosen[chosen.task == task]
         bars = axis.bar(scores.treatment, scores.value, yerr=scores.standard_error, color="0.7")
         axis.bar_label(bars, fmt="%.2f", label_type="center")
-        highest = doses.value[doses.task == task].where(ways).max()
-        axis.set(title=SCORES.get(task, task), ylim=(0, 1.1 * highest))  # the same of each choice
+        highest = plain.value[plain.task == task].max()  # the same whatever n and steps are
+        axis.set(title=SCORES.get(task, task), ylim=(0, 1.1 * highest))
     return figure

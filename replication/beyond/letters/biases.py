@@ -207,12 +207,14 @@ def by_letter_and_content(second: pd.DataFrame, letter_biases: pd.DataFrame) -> 
     cut = ["model", "strategy", "block_size"]
     measured = second[second.value.notna()]
     letters = measured[measured.form == "letters"]
-    fit = letter_biases[letter_biases.questions.eq("recorded")]
-    read = readouts(pd.concat([letters, fit[fit.model.isin(letters.model)]]), cut)
+    is_fitted_on = letter_biases.questions.eq("recorded")
+    fit = letter_biases[is_fitted_on & letter_biases.model.isin(letters.model)]
+    read = readouts(pd.concat([letters, fit]), cut)
     read = read[read.fitted_on == "recorded"]
-    content = measured[measured.form == "content"].set_index(cut).value.rename("content")
-    shown = [*cut, "n", "answered", "unbiased", "value", "null"]
-    return read.reindex(columns=shown).join(content, on=cut).rename(columns={"value": "read out"})
+    read = read.reindex(columns=[*cut, "n", "answered", "unbiased", "value", "null"])
+    read = read.rename(columns={"value": "read out"})
+    content = measured[measured.form == "content"].set_index(cut)
+    return read.join(content.value.rename("content"), on=cut)
 
 
 def transitions_by_measure(measured: pd.DataFrame) -> pd.DataFrame:

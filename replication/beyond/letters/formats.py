@@ -134,13 +134,15 @@ def clearest(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     Of a run's own models, with what is recorded of them; of others only where none of its own can
     answer.
     """
-    groups = scores.assign(model=scores.model.str.removeprefix(RECORD_PREFIX)).set_index(by).index
-    own = ~scores.model.map(is_recorded).astype(bool)
-    for among in (own, own | True):
+    models = scores.model.str.removeprefix(RECORD_PREFIX)
+    groups = scores.assign(model=models).set_index(by).index
+    is_own = ~scores.model.map(is_recorded).astype(bool)
+    for among in (is_own, is_own | True):
         pruned = among & (scores.block_size > 0) & scores.value.notna()
         whole = among & (scores.block_size == 0) & groups.isin(groups[pruned])
-        gaps = pd.Series([curves.gap(row) for row in scores[whole].itertuples()], groups[whole])
-        lowest = gaps.groupby(level=by, sort=False).min()
+        gaps = [curves.gap(row) for row in scores[whole].itertuples()]
+        by_group = pd.Series(gaps, groups[whole]).groupby(level=by, sort=False)
+        lowest = by_group.min()
         if lowest.max() >= curves.SIGNAL:
             break
     if lowest.empty:
@@ -167,8 +169,10 @@ def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
 
     exits, forms: scores of these; of the first MMLU, of the second ARC-Easy.
     """
-    of_arc = forms.task.isin(FORMS_OF_CUTS) & (forms.questions == "arc_easy")
-    scores = pd.concat([forms[of_arc & (forms.treatment != "healed")], exits[exits.task == "mmlu"]])
+    is_arc = forms.task.isin(FORMS_OF_CUTS) & (forms.questions == "arc_easy")
+    of_arc = forms[is_arc & (forms.treatment != "healed")]
+    of_mmlu = exits[exits.task == "mmlu"]
+    scores = pd.concat([of_arc, of_mmlu])
     table = clearest(scores, ["model"])
     names = table.model.str.removeprefix(RECORD_PREFIX).map(label)
     table = table.assign(panel="accuracy of\n" + names)

@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 
 from lib.data import sets
-from lib.evaluation import weighted_mean
 from replication.beyond.letters import states
 from replication.beyond.letters.biases import letter_measures, without_bias
 from replication.beyond.letters.readings import (
@@ -120,11 +119,17 @@ def over_texts(by_text: np.ndarray, answers: np.ndarray, weights: np.ndarray) ->
     accuracies = []
     for drawn in draw.integers(count, size=(RESAMPLES, count)):
         readings = by_text[drawn].mean(axis=0)
-        chosen = [readings.argmax(axis=1), without_bias(readings, weights).argmax(axis=1)]
-        accuracies.append([weighted_mean((of == answers) * 1.0, weights)[0] for of in chosen])
+        both = readings, without_bias(readings, weights)
+        is_right = [of.argmax(axis=1) == answers for of in both]
+        accuracies.append(np.average(is_right, axis=1, weights=weights))
     (low, unbiased_low), (high, unbiased_high) = np.quantile(accuracies, INTERVAL, axis=0)
-    row = {"num_texts": count, "texts_low": low, "texts_high": high}
-    return row | {"unbiased_low": unbiased_low, "unbiased_high": unbiased_high}
+    return {
+        "num_texts": count,
+        "texts_low": low,
+        "texts_high": high,
+        "unbiased_low": unbiased_low,
+        "unbiased_high": unbiased_high,
+    }
 
 
 def derivatives(

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 def lines_of(example: dict) -> tuple[str, list[str]]:
     """Return the question's own text, and the text of each option that it lists."""
-    ends = line_ends(example["prompt"], example["choices"])
-    starts = line_starts(example["prompt"], example["choices"])
-    before = example["prompt"][: starts[0]]
+    prompt, choices = example["prompt"], example["choices"]
+    starts, ends = line_starts(prompt, choices), line_ends(prompt, choices)
+    before = prompt[: starts[0]]  # with the solved examples
     question = before[before.rfind("\n\n") + 1 :]
-    options = [example["prompt"][start:end] for start, end in zip(starts, ends, strict=True)]
-    return question, [option.split(". ", 1)[1] for option in options]
+    lines = [prompt[start:end] for start, end in zip(starts, ends, strict=True)]
+    return question, [line.split(". ", 1)[1] for line in lines]
 
 
 def line_starts(prompt: str, choices: Sequence[str]) -> list[int]:

@@ -135,19 +135,20 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
 def _draw_lanes(axis, panel: pd.DataFrame, passed: pd.Series, guess: float) -> None:
     """Draw one panel: a strip a lane, white up to the best guess, the dropped layers
     hatched, the first loss crossed."""
-    last, is_lost = panel.depth.max(), False
+    last = panel.depth.max()
+    behind = {"fc": "white", "ec": "none", "pad": 1}  # a number, which of an exit is on the hatch
     for place, (reading, (_, lane_colour)) in enumerate(LANES.items()):
         shades = LinearSegmentedColormap.from_list(reading, ["white", lane_colour])
         for row in panel[panel.reading == reading].itertuples():
             share = np.clip((row.value - guess) / (1 - guess), 0, 1)
             axis.barh(place, 1, left=row.depth - 0.5, height=0.6, color=shades(share))
             if row.depth == last:
-                behind = {"fc": "white", "ec": "none", "pad": 1}  # of an exit it lies on the hatch
                 number = f"{row.value:.2f}"
                 axis.text(last + 1, place, number, va="center", fontsize=8, bbox=behind)
-        if not is_lost and passed.get(reading) < HALF:
-            is_lost = True
-            axis.plot(last + 2.3, place - 0.5, marker="x", ms=7, mew=2, color=colour("simple"))
+    lost = [place for place, reading in enumerate(LANES) if passed.get(reading) < HALF]
+    for place in lost[:1]:
+        cross = {"marker": "x", "ms": 7, "mew": 2, "color": colour("simple")}
+        axis.plot(last + 2.3, place - 0.5, **cross)
     start, size = panel[["block_start", "block_size"]].max()
     if size:
         # the state after dropped layers, at depth start + size, is there

@@ -26,7 +26,6 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.evaluation import Task
-from replication.beyond.letters.biases import LETTERS
 from replication.beyond.letters.option_lines import line_ends, line_starts, token_at
 from replication.beyond.letters.readings import (
     answers_of,
@@ -159,16 +158,8 @@ def _draw_model(axes, scores: pd.DataFrame) -> None:
     """Draw the three panels of one model."""
     into_cuts, into_whole, closed = axes
     whole = scores[scores.block_size == 0]
+    _draw_cuts(into_cuts, scores[scores.block_size > 0])
     as_it_is = whole[whole.reading == AS_IT_IS].value.max()
-    for (strategy, size), of_cut in scores[scores.block_size > 0].groupby(CUT, sort=False):
-        look = {"color": colour(strategy), "marker": MARKERS_OF_SIZE.get(size, "s"), "ms": 4}
-        name = f"{size} layers dropped ({strategy})"
-        given = of_cut[of_cut.reading == WHOLE_STATE]
-        panels.line(into_cuts, given, "depth", name, **look)
-        before = of_cut[of_cut.reading == AS_IT_IS].value.max()
-        into_cuts.axhline(before, color=colour(strategy), ls=":", lw=1)
-        at_the_edge = into_cuts.get_yaxis_transform()  # which cut the dotted line is of
-        into_cuts.plot([1], [before], transform=at_the_edge, mfc="white", clip_on=False, **look)
     as_given = "right, unchanged (cuts: hollow)"
     into_cuts.axhline(as_it_is, color="black", ls=":", lw=1, label=as_given)
     other = whole[whole.reading == OTHER_STATE]
@@ -183,6 +174,20 @@ def _draw_model(axes, scores: pd.DataFrame) -> None:
     for axis, (title, xlabel) in zip(axes, TITLES.items(), strict=True):
         axis.set(ylim=(0, 1), xlabel=xlabel)
         axis.set_title(title, loc="left")
+
+
+def _draw_cuts(axis, scores: pd.DataFrame) -> None:
+    """Draw of each cut what it answers with the whole model's state, and dotted as it is."""
+    for (strategy, size), of_cut in scores.groupby(CUT, sort=False):
+        look = {"color": colour(strategy), "marker": MARKERS_OF_SIZE.get(size, "s"), "ms": 4}
+        name = f"{size} layers dropped ({strategy})"
+        given = of_cut[of_cut.reading == WHOLE_STATE]
+        panels.line(axis, given, "depth", name, **look)
+        before = of_cut[of_cut.reading == AS_IT_IS].value.max()
+        axis.axhline(before, color=colour(strategy), ls=":", lw=1)
+        # at the edge the cut's own mark says which cut the dotted line is of
+        look |= {"mfc": "white", "clip_on": False}
+        axis.plot([1], [before], transform=axis.get_yaxis_transform(), **look)
 
 
 def others(letters: np.ndarray) -> np.ndarray:
@@ -217,24 +222,27 @@ def letters_of_variants(
 
     rows = [row for (row,) in task.rows(tokenizer)]
     places = [_places(example, tokenizer) for example in task.examples]
-    tails = [len(row.tokens) - of.options.stop for row, of in zip(rows, places, strict=True)]
-    choices = np.empty((len(variants), len(rows), LETTERS))
+    stops = [of_row.options.stop for of_row in places]  # after it the last tokens begin
+    choices = []
     with torch.inference_mode(), dropped(model, block):
         # a token of each question is left to read before its last ones
-        starts = [row.tokens[: -tail - 1] for row, tail in zip(rows, tails, strict=True)]
+        starts = [row.tokens[: stop - 1] for row, stop in zip(rows, stops, strict=True)]
         shared = _SharedStart(model, starts)
         kept = block.kept(states.shape[1] - 1)
         layers = dict(zip(kept, decoder_layers(model), strict=True))
-        questions = zip(tqdm(rows, desc="transplants"), places, tails, states, strict=True)
-        for number, (row, of_row, tail, given) in enumerate(questions):
-            cache = shared.up_to(row.tokens[:-tail], len(variants))
-            ids = torch.tensor([row.tokens[-tail:]] * len(variants), device=model.device)
-            with _changed(layers, variants, torch.from_numpy(given), of_row, ids, len(row.tokens)):
+        questions = zip(tqdm(rows, desc="transplants"), places, stops, states, strict=True)
+        for row, of_row, stop, given in questions:
+            cache = shared.up_to(row.tokens[:stop], len(variants))
+            ids = torch.tensor([row.tokens[stop:]] * len(variants), device=model.device)
+            given = torch.from_numpy(given)
+            with _changed(layers, variants, given, of_row, ids, len(row.tokens)):
                 last = run_decoder(model, ids, cache)[:, -1]
-            targets = torch.tensor(row.target_ids, device=model.device).expand(len(last), -1)
+            targets = torch.tensor(row.target_ids, device=model.device)
+            targets = targets.expand(len(last), -1)
             logits = fp32_target_logits(model, last, targets)
-            choices[:, number] = logits.log_softmax(-1).gather(1, targets).cpu().numpy()
-    return choices
+            logprobs = logits.log_softmax(-1).gather(1, targets)
+            choices.append(logprobs.cpu().numpy())
+    return np.stack(choices, axis=1).astype(float)
 
 
 @contextmanager
