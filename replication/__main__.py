@@ -109,6 +109,37 @@ def jobs_of(profile: Profile, numbers: list[str]) -> dict[str, Job]:
     return {job.name: job for job in jobs}
 
 
+def job_of(name: str, profile: Profile, numbers: list[str]) -> Job:
+    """Return the job of a name. Raises ValueError if there is none."""
+    job = jobs_of(profile, numbers).get(name)
+    if job is None:
+        raise ValueError(f"No job {name!r}: the same command with --jobs lists them.")
+    return job
+
+
+def prepared(options: argparse.Namespace, profile: Profile, numbers: list[str]) -> int:
+    """Do what comes before a run, its plan, its downloads or its jobs; return the exit status."""
+    if options.fetch:
+        from replication.run import preflight  # here, since it imports torch
+
+        return preflight.fetch(profile, numbers)
+    if options.plan:
+        print(plan.table(profile, numbers, options.card))
+    else:
+        print("\n".join(jobs_of(profile, numbers)))
+    return 0
+
+
+def command_of(options: argparse.Namespace, argv: list[str] | None) -> tuple[str, ...]:
+    """Return the command that was called, as a job can call it from another folder."""
+    command = (*COMMAND, *(sys.argv[1:] if argv is None else argv))
+    if options.models:  # of several --models the last holds
+        command += ("--models", *options.models)
+    if options.texts:
+        command += ("--texts", options.texts)
+    return command
+
+
 def run(whole: batch.Batch, engine: str) -> int:
     """Run the jobs where there are any, then the notebooks; return the exit status."""
     if is_drawn(whole.profile):
@@ -144,27 +175,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def checked_run(options: argparse.Namespace, argv: list[str] | None) -> int:
     """Check what is asked, then do it; return the exit status."""
-    job = None
     values = {name: getattr(options, name) for name in PARAMETERS}
     try:
         profile, numbers = profiles.get(options.profile, *values.values()), chosen(options)
         validate(options, profile, numbers)
-        if options.plan:
-            print(plan.table(profile, numbers, options.card))
-            return 0
-        if options.fetch:
-            from replication.run import preflight  # here, since it imports torch
-
-            return preflight.fetch(profile, numbers)
-        if options.jobs:
-            print("\n".join(jobs_of(profile, numbers)))
-            return 0
-        if options.job:
-            job = jobs_of(profile, numbers).get(options.job)
-            if job is None:
-                raise ValueError(
-                    f"No job {options.job!r}: the same command with --jobs lists them."
-                )
+        if options.plan or options.fetch or options.jobs:
+            return prepared(options, profile, numbers)
+        job = job_of(options.job, profile, numbers) if options.job else None
         if not is_drawn(profile):
             machine.check_gpu()
             needed = [job.model] if job else profile.models
@@ -176,13 +193,9 @@ def checked_run(options: argparse.Namespace, argv: list[str] | None) -> int:
         if job:
             return run_job(job, profile, numbers)
         given = {name.upper(): value for name, value in values.items() if value is not None}
-        command = (*COMMAND, *(sys.argv[1:] if argv is None else argv))
-        if options.models:  # a job starts in another folder: the last --models holds
-            command += ("--models", *options.models)
-        if options.texts:
-            command += ("--texts", options.texts)
+        parameters = {"PROFILE": options.profile} | given
         notebooks = {number: NOTEBOOKS[number] for number in numbers}
-        whole = batch.Batch(notebooks, {"PROFILE": options.profile} | given, profile, command)
+        whole = batch.Batch(notebooks, parameters, profile, command_of(options, argv))
         status = run(whole, options.engine)
         print("Pictures:", os.path.relpath(paths.FIGURES / profile.folder))
         return status

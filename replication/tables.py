@@ -31,7 +31,6 @@ SETTINGS += ("rank", "steps", "seed")  # of a healing
 RECORD_PREFIX = "recorded: "  # before the name of a model whose rows are the recorded run's
 PARQUET = {"compression": "zstd", "write_page_checksum": True}
 PARQUET |= {"write_statistics": False, "store_schema": False}  # which are longer than a result
-ARRAYS = ("matrix", "standard_error", "folds")  # of distances
 
 
 class NotMeasured(RuntimeError):

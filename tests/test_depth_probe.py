@@ -80,8 +80,8 @@ def test_the_null_is_of_probes_of_shuffled_answers_judged_by_these(monkeypatch):
     inputs, answers = made_up()
     examples = [{"answer": answer, "weight": 1, "choices": "ABCD"} for answer in answers]
     task, letters = evaluation.Task("mmlu", tuple(examples)), np.zeros((N, 4))
-    monkeypatch.setattr(depth_probe, "load_four_options", lambda params: task)
-    monkeypatch.setattr(depth_probe, "last_of_cut", lambda *_: ({5: inputs}, {5: letters}))
+    monkeypatch.setattr(readings, "load_four_options", lambda params: task)
+    monkeypatch.setattr(states, "last_of_cut", lambda *_: ({5: inputs}, {5: letters}))
     monkeypatch.setattr(depth_probe, "SHUFFLES", 20)
     rows = depth_probe._measured({"block_size": 0})
     assert [row["value"] > 0.8 for row in rows if row["reading"] == depth_probe.PROBE] == [True]

@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from lib.blocks import Block
 from replication.beyond import letters
 from replication.figures.panels import cut_panels
-from replication.figures.style import label, look
+from replication.figures.style import look, names_of_panels
 from replication.measure.experiments import unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request, score
 from replication.profiles import Profile
-from replication.tables import RECORD_PREFIX
 
 KEPT = {
     0: "none kept (early exit)",
@@ -90,7 +89,7 @@ def figure_last_layers(scores: pd.DataFrame, exits: pd.DataFrame) -> Figure:
     table = table.drop_duplicates(["model", "questions", "form", "strategy", "block_size"])
     panels = zip(table.questions, table.form, strict=True)
     drawn = table.assign(
-        row="accuracy of\n" + table.model.str.removeprefix(RECORD_PREFIX).map(label),
+        row="accuracy of\n" + names_of_panels(table.model),
         column=[PANELS[panel] for panel in panels],
         line=table.strategy,
     )

@@ -13,14 +13,14 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from replication.figures.curves import TASKS as UNITS
 from replication.figures.panels import cut_panels
-from replication.figures.style import label, look
+from replication.figures.style import look, names_of_panels
 from replication.measure import cache as results
 from replication.measure import fetching, scores
 from replication.measure.experiments import blocks_of, unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request, data_source, load_task, mapped, score
 from replication.profiles import STRATEGIES, Profile, recipe
-from replication.tables import RECORD_PREFIX, grouped
+from replication.tables import grouped
 
 KINDS = ("full", "folded")  # of linear maps, as healing.linear has them
 TASKS = ("c4", "arc_easy")  # that repairs are judged by
@@ -128,10 +128,10 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     params = requests[0].params
     count, source = params["map_sequences"], data_source(params["healing_data"][0])
     texts = sets.healing_texts(source, count)[:count]  # C4's first
-    lengths = params["map_tokens"], params["map_batch_tokens"]
-    batches = list(calibration_batches(texts, tokenizer, *lengths))
-    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
-    read = {"fit_texts": len(texts), "fit_tokens": tokens}
+    max_tokens, batch_tokens = params["map_tokens"], params["map_batch_tokens"]
+    batches = list(calibration_batches(texts, tokenizer, max_tokens, batch_tokens))
+    lengths = [int(batch["attention_mask"].sum()) for batch in batches]
+    read = {"fit_texts": len(texts), "fit_tokens": sum(lengths)}
 
     with_map = {r.block: r for r in requests if r.params["map"] != "none"}
     kinds = {r.params["map"] for r in requests} - {"none"}
@@ -178,7 +178,7 @@ def figure_repair(scores: pd.DataFrame) -> Figure:
 
     scores: of `table`.
     """
-    models = scores.model.str.removeprefix(RECORD_PREFIX).map(label)
+    models = names_of_panels(scores.model)
     columns = models + "\n" + scores.strategy
     is_whole = scores.block_size == 0
     is_repaired = ~scores.repair.isin(NOT_REPAIRED) & scores.value.notna()

@@ -34,7 +34,7 @@ def repeats(name: str, distances, profile: Profile) -> list[Request]:
     largest = max(1, distances.num_layers // LARGEST)
     own = {"largest": largest, "repeats_version": VERSION}
     first_texts = damage.damage(name, distances, profile)[:1]
-    return [Request("repeats", one.params | own, one.labels) for one in first_texts]
+    return [one.of_kind("repeats", **own) for one in first_texts]
 
 
 def _rows(params: dict) -> list[dict]:

@@ -156,12 +156,13 @@ class ClaimLines:
     def question_set(self) -> tuple[str, dict[str, float]]:
         """Return the task that judges the lines, and the signal of each that may."""
         first = self.lines[0]
-        tasks = (first["task"],) if "task" in first else QUESTIONS
-        variant = {key: first[key] for key in VARIED if key in first}
+        tasks = [first["task"]] if "task" in first else QUESTIONS
         complete = [task for task in tasks if all(self.curves(task))] or tasks
+        variant = {key: first[key] for key in VARIED if key in first}
         signals = self.run.signals(self.table, self.model, complete, **variant)
         answered = [task for task, signal in signals.items() if signal >= SIGNAL]
-        return next(iter(answered or signals or complete)), signals
+        best, *_ = answered or signals or complete
+        return best, signals
 
     def verdict(self, statistic: Callable, task: str) -> Verdict:
         """Return the verdict of a statistic of lines that were all measured."""
@@ -374,13 +375,14 @@ def _last_layers(rows: pd.DataFrame, num_layers: int, guessing: float) -> dict[s
 
     Up to half of the layers, at the sizes where no such loss is above that of guessing.
     """
-    weights = np.asarray(rows.weights.iloc[0], float)
     kept = num_layers - rows.block_start - rows.block_size
-    deepest = rows.assign(kept=kept)[kept < 4].pivot(index="block_size", columns="kept")
-    known = (deepest.loss < guessing).all(axis=1)
-    rises = deepest.examples[known].loc[: num_layers // 2]
+    deepest = rows.assign(kept=kept)[kept < 4]
+    by_size = deepest.pivot(index="block_size", columns="kept")
+    is_known = (by_size.loss < guessing).all(axis=1)
+    rises = by_size.examples[is_known].loc[: num_layers // 2]
     if rises.empty or num_layers < 3:
         return {}
+    weights = np.asarray(rows.weights.iloc[0], float)
     none, one, *few = np.array(rises.T.to_numpy().tolist())
     essential = resampled(none - one, weights, "c4")
     beneficial = resampled(np.concatenate(one - few), weights, "c4")

@@ -28,6 +28,7 @@ from replication.figures.style import (
     level,
     look,
     name_pale,
+    names_of_panels,
     note_above,
     nothing_measured,
     only_recorded,
@@ -125,7 +126,7 @@ def figure_5(scores: pd.DataFrame, models: Sequence[str]) -> Figure:
 def figure_7(scores: pd.DataFrame) -> Figure:
     """Figure 7: healed models by order and number of examples; a line a `variant`."""
     scores = scores.sort_values("ablation", ascending=False, kind="stable")
-    titles = scores.model.str.removeprefix(RECORD_PREFIX).map(label)
+    titles = names_of_panels(scores.model)
     titles += "\n" + scores.ablation + " of examples"
     return grid(scores, titles, "variant", ["arc_easy", "arc_easy_test", "mmlu"])
 

@@ -46,6 +46,11 @@ def label(model: str) -> str:
     return RECORD_PREFIX * is_recorded(model) + registry.label(model.removeprefix(RECORD_PREFIX))
 
 
+def names_of_panels(models: pd.Series) -> pd.Series:
+    """The name of each row's model; a recorded one has no panel of its own."""
+    return models.str.removeprefix(RECORD_PREFIX).map(label)
+
+
 def family(model: str) -> str:
     """The family in whose panel a model is drawn."""
     return registry.family(model.removeprefix(RECORD_PREFIX))
@@ -182,13 +187,14 @@ def legend_below(figure: Figure, title: str) -> None:
 
 def level(axes: list) -> None:
     """Give all axes the range of those with numbers, and shade where the paper's models fall."""
-    lows, highs = zip(AT_LEAST, *(axis.get_ylim() for axis in axes), strict=True)
+    limits = [AT_LEAST, *(axis.get_ylim() for axis in axes)]
+    lows, highs = zip(*limits, strict=True)
     published = json.loads((paths.DATA / "published.json").read_text(encoding="utf-8"))
     _, *ranges = published["transitions"].values()  # the first one is their source
     first, last = min(map(min, ranges)), max(map(max, ranges))
+    named = f"the paper's range, {first:.2f}–{last:.2f}"
     for axis in axes:
         axis.set_ylim(min(lows), max(highs))
-        named = f"the paper's range, {first:.2f}–{last:.2f}"
         axis.axvspan(first, last, color="0.94", zorder=-1, label=named)
 
 

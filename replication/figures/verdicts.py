@@ -32,27 +32,22 @@ def figure_claims(verdicts: list, recorded: Sequence = ()) -> Figure:
 
     verdicts: a list of claims.bounds.Verdict; recorded: those of the recorded run, beside them.
     """
-    rows = [asdict(v) | {"light": v.light} for v in verdicts]
-    rows += [
-        asdict(v) | {"light": v.light, "model": RECORD_PREFIX + v.model}
-        for v in recorded
-        if v.model
-    ]
+    rows = [asdict(verdict) | {"light": verdict.light} for verdict in verdicts]
+    for verdict in recorded:
+        if verdict.model:
+            name = RECORD_PREFIX + verdict.model
+            rows.append(asdict(verdict) | {"light": verdict.light, "model": name})
     table = pd.DataFrame(rows).rename(columns=COLUMNS)
     statements = table.groupby("claim", sort=False).statement.first()
-    by_content = table.duplicated(["claim", "model"]) & (table.task == "arc_easy")  # after MMLU
-    judged = table.assign(column=table.model.mask(by_content, table.model + " (ARC-Easy)"))
-    judged = judged[judged.model != ""]
-    columns = list(judged.column.unique())
-    parts = list(statements.index)
-    judged = judged.assign(beside=0.35 * judged.groupby(["claim", "column"]).cumcount())
+    judged = _by_column(table)
+    columns, parts = list(judged.column.unique()), list(statements.index)
     own = sum(not is_recorded(name) for name in columns)
     with plt.rc_context(STYLE):
         width = max(WIDTH, 3.6 + 0.95 * len(columns))
         height = 1.2 + 0.25 * len(parts)
         figure, axis = plt.subplots(figsize=(width, height))
         for row in judged.itertuples():
-            x = columns.index(row.column) + row.beside
+            x = columns.index(row.column) + 0.35 * row.beside
             y = parts.index(row.claim)
             axis.text(x, y, row.light, color=SHADES[row.way], ha="center", va="center")
         note = {"color": SHADES[""], "ha": "left", "va": "center", "fontsize": 7.5}
@@ -73,3 +68,14 @@ def figure_claims(verdicts: list, recorded: Sequence = ()) -> Figure:
         axis.set_ylim(len(parts) - 0.5, -0.5)
         axis.set_xlabel(SIGNS, fontsize=8)
         return finished(figure, table)
+
+
+def _by_column(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the verdicts of models with the column of each, and how many stand before it there.
+
+    Of a model that MMLU has judged, what ARC-Easy says has a column of its own.
+    """
+    is_by_content = table.duplicated(["claim", "model"]) & (table.task == "arc_easy")
+    columns = table.model.mask(is_by_content, table.model + " (ARC-Easy)")
+    judged = table.assign(column=columns)[table.model != ""]
+    return judged.assign(beside=judged.groupby(["claim", "column"]).cumcount())

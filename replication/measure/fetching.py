@@ -10,7 +10,7 @@ from dataclasses import replace
 from lib import models
 from replication import paths
 from replication.measure import cache, signals
-from replication.measure.request import Request
+from replication.measure.request import Request, weights_of
 from replication.tables import NotMeasured, grouped
 
 Rows = list[dict]  # of a result
@@ -86,7 +86,7 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
     identity = functools.cache(cache.weights_identity)
     keyed = []
     for request in requests:
-        params = request.params | identity(*request.weights)
+        params = request.params | identity(*weights_of(request.params))
         if request.kind == "inference_cost":
             params |= cache.timing_identity(params["device"])
         keyed.append(replace(request, params=params))
@@ -95,4 +95,4 @@ def keyed_by_machine(requests: Iterable[Request]) -> list[Request]:
 
 def loaded(params: dict) -> tuple:
     """Return the model and the tokenizer that a result's parameters name."""
-    return models.load_cached(*(params[key] for key in ("model", "quantization", "dtype")))
+    return models.load_cached(*weights_of(params))

@@ -39,14 +39,9 @@ class Request:
     labels: dict = field(default_factory=dict)
 
     @property
-    def weights(self) -> tuple:
-        """Arguments of `models.load_cached`: name, quantisation, dtype."""
-        return tuple(self.params[name] for name in ("model", "quantization", "dtype"))
-
-    @property
     def block(self) -> Block:
         """The block that is dropped."""
-        return Block(self.params.get("block_start", 0), self.params.get("block_size", 0))
+        return block_of(self.params)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -65,6 +60,10 @@ class Request:
         origin, _, source = str(self.params.get("data")).partition(":")
         return f"its questions are not in the {source}" if origin == LACKED else None
 
+    def of_kind(self, kind: str, **params) -> "Request":
+        """The same question, as another kind of result, which has these parameters of its own."""
+        return Request(kind, self.params | params, self.labels)
+
     @property
     def healing(self) -> "Request":
         """The healing that a healed score needs."""
@@ -77,6 +76,16 @@ class Request:
 
     def _only(self, names: tuple[str, ...]) -> dict:
         return {name: value for name, value in self.params.items() if name in names}
+
+
+def weights_of(params: dict) -> tuple:
+    """Return the arguments of `models.load_cached`: name, quantisation, dtype."""
+    return params["model"], params["quantization"], params["dtype"]
+
+
+def block_of(params: dict) -> Block:
+    """Return the block that a result's parameters drop."""
+    return Block(params.get("block_start", 0), params.get("block_size", 0))
 
 
 # ---- of each kind ---------------------------------------------------------------------------

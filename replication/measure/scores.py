@@ -21,7 +21,7 @@ from replication import paths
 from replication.measure import cache, fetching
 from replication.measure.cache import ORIGIN, WEIGHTS
 from replication.measure.fetching import Rows
-from replication.measure.request import Request, load_task
+from replication.measure.request import Request, load_task, weights_of
 from replication.tables import BLOCK, grouped
 
 DIGITS = 6  # decimals of the values of examples
@@ -97,7 +97,7 @@ fetching.MEASURE |= {"scores": _heal_and_score, "healing": _heal_and_score}
 
 def _version(r: Request) -> tuple:
     """Arguments of `load_cached`; unhealed versions are cut in memory, from the same model."""
-    return (*r.weights, r.block if r.recipe else UNPRUNED)
+    return (*weights_of(r.params), r.block if r.recipe else UNPRUNED)
 
 
 def _score(model, tokenizer, requests: list[Request]) -> None:

@@ -187,9 +187,7 @@ def read_out(
 
     fit, judged: log-likelihoods, (n, letters) and (m, letters).
     """
-    draw = np.random.default_rng(0)
-    shuffled = [draw.permutation(answers) for _ in range(SHUFFLES)]
-    targets = np.eye(LETTERS)[[answers, *shuffled]]  # (1 + SHUFFLES, n, letters)
+    targets = np.eye(LETTERS)[with_shuffled(answers, SHUFFLES)]  # (1 + SHUFFLES, n, letters)
     mean_target = targets.mean(axis=1, keepdims=True)
     relative = relative_to_question(fit)
     mean = relative.mean(axis=0)
@@ -199,6 +197,12 @@ def read_out(
     outputs = (relative_to_question(judged) - mean) @ weights + mean_target
     chosen = outputs.argmax(axis=2)
     return chosen[0], chosen[1:]
+
+
+def with_shuffled(answers: np.ndarray, shuffles: int) -> np.ndarray:
+    """Return answers, and so many times shuffled ones, for a null: (1 + shuffles, n)."""
+    draw = np.random.default_rng(0)
+    return np.array([answers, *(draw.permutation(answers) for _ in range(shuffles))])
 
 
 def by_letter_and_content(second: pd.DataFrame, letter_biases: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
+from replication.beyond.letters import probes, readings, states
 from replication.beyond.letters.biases import (
     ACCURACY,
     FOLDS,
@@ -26,17 +27,8 @@ from replication.beyond.letters.biases import (
     letter_measures,
     readouts,
 )
-from replication.beyond.letters.probes import cross_fitted_places
-from replication.beyond.letters.readings import (
-    answers_of,
-    load_four_options,
-    row_of_letters,
-    row_of_probe,
-    table,
-)
-from replication.beyond.letters.states import last_of_cut
 from replication.figures import panels
-from replication.figures.style import colour, label, nothing_measured
+from replication.figures.style import colour, nothing_measured
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
@@ -61,7 +53,7 @@ LOOKS = {  # of each reading that is drawn; the table has all
     ACCURACY: {"color": "black", "marker": "", "ls": ":", "label": "as answered"},
 }
 LOOKS[UNBIASED]["label"] = "as letters, biases removed"
-DRAWN_CUTS = {("none", 0), ("similarity", 3), ("simple", 3)}  # the same number of layers
+DRAWN_CUTS = ("similarity", 3), ("simple", 3)  # the same number of layers
 
 
 def depths(name: str, distances, profile: Profile) -> list[Request]:
@@ -72,8 +64,7 @@ def depths(name: str, distances, profile: Profile) -> list[Request]:
     of_a_subject = min(profile.mmlu_questions, PROBED // profile.mmlu_subjects)
     fewer = replace(profile, mmlu_questions=of_a_subject)
     requested = at_sizes(name, distances, fewer, list(TASKS), CUTS)
-    versioned = {"depths_version": VERSION}
-    return [Request("depths", one.params | versioned, one.labels) for one in requested]
+    return [one.of_kind("depths", depths_version=VERSION) for one in requested]
 
 
 # ---- measuring ------------------------------------------------------------------------------
@@ -81,22 +72,23 @@ def depths(name: str, distances, profile: Profile) -> list[Request]:
 
 def _measured(params: dict) -> list[dict]:
     """Return the rows of a task after one cut."""
-    task = load_four_options(params)
-    answers, weights = answers_of(task)
-    states, letters = last_of_cut(params, task)
+    task = readings.load_four_options(params)
+    answers, weights = readings.answers_of(task)
+    of_cut, letters = states.last_of_cut(params, task)
     of_whole = {}
     if params["block_size"]:
-        of_whole, _ = last_of_cut(params | dict.fromkeys(BLOCK, 0), task)
+        of_whole, _ = states.last_of_cut(params | dict.fromkeys(BLOCK, 0), task)
     rows = []
-    for depth, of_depth in states.items():
-        rows.append(row_of_letters(depth, AS_LETTERS, letters[depth], answers, weights))
+    for depth, of_depth in of_cut.items():
+        by_letter = letters[depth]
+        rows.append(readings.row_of_letters(depth, AS_LETTERS, by_letter, answers, weights))
         if len(answers) < FOLDS:
             continue
-        choices = cross_fitted_places(of_depth, of_depth, answers, SHUFFLES)
-        rows.append(row_of_probe(depth, PROBE, choices, answers, weights))
+        choices = probes.cross_fitted_places(of_depth, of_depth, answers, SHUFFLES)
+        rows.append(readings.row_of_probe(depth, PROBE, choices, answers, weights))
         if depth in of_whole:
-            choices = cross_fitted_places(of_whole[depth], of_depth, answers)
-            rows.append(row_of_probe(depth, WHOLE_PROBE, choices, answers, weights))
+            choices = probes.cross_fitted_places(of_whole[depth], of_depth, answers)
+            rows.append(readings.row_of_probe(depth, WHOLE_PROBE, choices, answers, weights))
     return rows
 
 
@@ -106,8 +98,8 @@ def _measured(params: dict) -> list[dict]:
 def by_depth(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the accuracy of every reading, a row a cut, depth and reading.
 
-    scores: of `table`. The letters become two, as answered and with biases removed, and where both
-    sets of CROSSED were asked a third, read out by the other's answers.
+    scores: of `readings.table`. The letters become two, as answered and with biases removed, and
+    where both sets of CROSSED were asked a third, read out by the other's answers.
     """
     measured = scores[scores.value.notna()]
     letters = measured[measured.reading == AS_LETTERS]
@@ -128,25 +120,17 @@ def by_depth(scores: pd.DataFrame) -> pd.DataFrame:
 def figure_depth(scores: pd.DataFrame) -> Figure:
     """Draw accuracy against depth on ARC-Easy by letter: in the state, as letters, as answered.
 
-    A panel is a cut of DRAWN_CUTS. Before the dropped layers a cut model is the whole one. The
-    figure's table has all tasks, cuts and readings.
+    A panel is the whole model or a cut of DRAWN_CUTS. The figure's table has all tasks, cuts and
+    readings.
 
-    scores: of `table`.
+    scores: of `readings.table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
     accuracies = by_depth(scores)
     first_task = next(task for task in TASKS if task in set(accuracies.task))
     drawn = accuracies[accuracies.task == first_task]
-    whole = drawn[drawn.block_size == 0]
-    places, several = {}, drawn.model.nunique() > 1
-    for (model, strategy, start, size), of_cut in drawn.groupby(["model", "strategy", *BLOCK]):
-        if (strategy, size) in DRAWN_CUTS:
-            whole_name = "whole" if several else f"{label(model)}\nwhole"
-            name = f"{strategy}, {size} layers" if size else whole_name
-            before = whole[(whole.model == model) & (whole.depth <= start)]
-            row = f"{TASKS[first_task]}\n{label(model)}" if several else TASKS[first_task]
-            places[row, name] = pd.concat([before, of_cut]) if size else of_cut
+    places = readings.by_panel(drawn, TASKS[first_task], DRAWN_CUTS)
     legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
     return panels.depth_panels(places, LOOKS, PROBE, accuracies, legend)
 
@@ -166,7 +150,7 @@ QUESTION = Question(
     "10_letters_and_content",
     experiments=(depths,),
     kinds={"depths": fetching.each(_measured)},
-    tables={"depths": table},
+    tables={"depths": readings.table},
     figures={
         "figure_depth": "the answer at each depth: in the state, as letters, as answered; whole, "
         "and after 3 layers"

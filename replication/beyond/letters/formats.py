@@ -15,7 +15,7 @@ from lib.data import encoding, prompts
 from lib.evaluation import TASK_SPECS
 from replication.analysis import curves
 from replication.figures.curves import TASKS, grid, left_out
-from replication.figures.style import is_recorded, label
+from replication.figures.style import is_recorded, names_of_panels
 from replication.measure.experiments import cuts, healed, unhealed, unpruned
 from replication.measure.question import Question
 from replication.measure.request import Request
@@ -156,7 +156,7 @@ def figure_letters(scores: pd.DataFrame) -> Figure:
     """Draw the same questions by letter and by content, a column a strategy: a row a model, of the
     question set that both forms tell most of."""
     table = clearest(scores, ["model", "questions"])
-    models = table.model.str.removeprefix(RECORD_PREFIX).map(label)
+    models = names_of_panels(table.model)
     panels = models + "\n" + table.questions.map(TASKS)
     table = table.assign(variant=table.form, panel=panels)
     titles = table.strategy.where(table.block_size > 0)
@@ -174,7 +174,7 @@ def figure_cuts(exits: pd.DataFrame, forms: pd.DataFrame) -> Figure:
     of_mmlu = exits[exits.task == "mmlu"]
     scores = pd.concat([of_arc, of_mmlu])
     table = clearest(scores, ["model"])
-    names = table.model.str.removeprefix(RECORD_PREFIX).map(label)
+    names = names_of_panels(table.model)
     table = table.assign(panel="accuracy of\n" + names)
     titles = table.task.map(FORMS_OF_CUTS)
     return grid(table, titles, "strategy", row="panel", note=left_out(scores))

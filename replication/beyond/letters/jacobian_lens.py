@@ -27,14 +27,8 @@ import numpy as np
 import pandas as pd
 
 from lib.data import sets
-from replication.beyond.letters import states
+from replication.beyond.letters import readings, states
 from replication.beyond.letters.biases import letter_measures, without_bias
-from replication.beyond.letters.readings import (
-    answers_of,
-    load_four_options,
-    row_of_letters,
-    table,
-)
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
@@ -69,7 +63,7 @@ def lens(name: str, distances, profile: Profile) -> list[Request]:
         "lens_tokens": profile.map_tokens,
         "lens_version": VERSION,
     }
-    return [Request("lens", whole.params | params, whole.labels)]
+    return [whole.of_kind("lens", **params)]
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
@@ -88,17 +82,17 @@ def _measured(params: dict) -> list[dict]:
     """Return a row a form and depth: the readings of every question, and how many are right."""
     model, tokenizer = fetching.loaded(params)
     texts = calibration_texts(tokenizer, params)
-    task = load_four_options(params)
+    task = readings.load_four_options(params)
     letters = task.rows(tokenizer)[0][0].target_ids[0]  # the same tokens in each question
     of_whole, _ = states.last_of_whole(params, OWN)
-    answers, weights = answers_of(task)
+    answers, weights = readings.answers_of(task)
     rows = []
     for form, of_form in derivatives(model, texts, letters, params["depths"]).items():
         for place, depth in enumerate(params["depths"]):
             by_text = np.einsum("tad,nd->tna", of_form[:, :, place], of_whole[:, depth])
-            readings = by_text.mean(axis=0)
-            row = row_of_letters(depth, form, readings, answers, weights)
-            row["commonest"] = task.answer_stats(list(readings))["commonest"]
+            of_texts = by_text.mean(axis=0)
+            row = readings.row_of_letters(depth, form, of_texts, answers, weights)
+            row["commonest"] = task.answer_stats(list(of_texts))["commonest"]
             rows.append(row | over_texts(by_text, answers, weights))
     return rows
 
@@ -118,8 +112,8 @@ def over_texts(by_text: np.ndarray, answers: np.ndarray, weights: np.ndarray) ->
     draw, count = np.random.default_rng(0), len(by_text)
     accuracies = []
     for drawn in draw.integers(count, size=(RESAMPLES, count)):
-        readings = by_text[drawn].mean(axis=0)
-        both = readings, without_bias(readings, weights)
+        of_texts = by_text[drawn].mean(axis=0)
+        both = of_texts, without_bias(of_texts, weights)
         is_right = [of.argmax(axis=1) == answers for of in both]
         accuracies.append(np.average(is_right, axis=1, weights=weights))
     (low, unbiased_low), (high, unbiased_high) = np.quantile(accuracies, INTERVAL, axis=0)
@@ -236,5 +230,5 @@ QUESTION = Question(
     experiments=(lens,),
     kinds={"lens": fetching.each(_measured)},
     # a row a form and depth; `choices`: the reading of each letter; and columns of `over_texts`
-    tables={"lens": table},
+    tables={"lens": readings.table},
 )

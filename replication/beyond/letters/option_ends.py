@@ -17,19 +17,12 @@ from matplotlib.figure import Figure
 
 from lib.blocks import UNPRUNED
 from lib.evaluation import Task
-from replication.beyond.letters import depth_probe, probes, states
+from replication.beyond.letters import depth_probe, probes, readings, states
 from replication.beyond.letters.biases import FOLDS
 from replication.beyond.letters.depth_probe import SHUFFLES
 from replication.beyond.letters.option_lines import lines_of
-from replication.beyond.letters.readings import (
-    answers_of,
-    load_four_options,
-    row_of_letters,
-    row_of_probe,
-    table,
-)
 from replication.figures import panels
-from replication.figures.style import colour, label, nothing_measured
+from replication.figures.style import colour, nothing_measured
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
@@ -59,35 +52,35 @@ def option_ends(name: str, distances, profile: Profile) -> list[Request]:
         requested = at_sizes(name, distances, profile, TASKS[:1], CUTS, asked_anyway=True)
     else:
         return []
-    versioned = {"option_ends_version": VERSION}
-    return [Request("option_ends", one.params | versioned, one.labels) for one in requested]
+    return [one.of_kind("option_ends", option_ends_version=VERSION) for one in requested]
 
 
 # a row a cut, depth and reading: as of `readings.table`, with `chosen`, `null` and `strength`
 def _measured(params: dict) -> list[dict]:
     """Return the rows of one cut."""
-    task = load_four_options(params)
-    answers, weights = answers_of(task)
+    task = readings.load_four_options(params)
+    answers, weights = readings.answers_of(task)
     stored = states.at_option_ends(params)
     rows = [] if params["block_size"] != UNPRUNED.size else _controls(task, stored)
     for depth in stored.depths:
-        rows.append(row_of_letters(depth, AS_LETTERS, stored.letters[depth], answers, weights))
+        by_letter = stored.letters[depth]
+        rows.append(readings.row_of_letters(depth, AS_LETTERS, by_letter, answers, weights))
         if len(answers) < FOLDS:
             continue
         last = stored.last[depth]
         folds_of = probes.stratified
         choices = probes.cross_fitted_places(last, last, answers, SHUFFLES, folds_of)
-        rows.append(row_of_probe(depth, LAST, choices, answers, weights))
+        rows.append(readings.row_of_probe(depth, LAST, choices, answers, weights))
         options, factors = stored.options[depth], list(CONTROLS.values())
         by_strength = probes.cross_fitted_options(options, answers, SHUFFLES, factors)
         for reading, choices in zip([OPTIONS, *CONTROLS], by_strength, strict=True):
-            rows.append(row_of_probe(depth, reading, choices, answers, weights))
+            rows.append(readings.row_of_probe(depth, reading, choices, answers, weights))
     return rows
 
 
 def _controls(task: Task, stored: states.States) -> list[dict]:
     """Return what the probe of options reads where no state is."""
-    answers, weights = answers_of(task)
+    answers, weights = readings.answers_of(task)
     if len(answers) < FOLDS:
         return []
     draw = np.random.default_rng(0)
@@ -96,7 +89,7 @@ def _controls(task: Task, stored: states.States) -> list[dict]:
     rows = []
     for reading, inputs in ((GAUSSIAN, gaussian), (WORDS, words)):
         choices, *_ = probes.cross_fitted_options(inputs, answers, SHUFFLES)
-        rows.append(row_of_probe(None, reading, choices, answers, weights))
+        rows.append(readings.row_of_probe(None, reading, choices, answers, weights))
     return rows
 
 
@@ -119,30 +112,21 @@ def lengths_and_words(task: Task) -> np.ndarray:
 
 def figure_options(scores: pd.DataFrame) -> Figure:
     """Draw accuracy against depth: at the options' ends, at the last token, and as an exit at that
-    depth answers. A row is a model, a column the whole model or a cut of DRAWN_CUTS. Dropped layers
-    are hatched; before them a cut model is the whole one.
+    depth answers. A row is a model, a column the whole model or a cut of DRAWN_CUTS.
 
     Drawn are ARC-Easy by A to D and the models that are asked it with a signal, or all if there are
     none. The figure's table has all models and questions. scores: of `readings.table`.
     """
     if scores.value.isna().all():
         return nothing_measured(scores)
-    readings = scores[scores.reading.isin(LOOKS) & scores.value.notna()]
-    drawn = readings[readings.task == readings.task.iloc[0]]
+    shown = scores[scores.reading.isin(LOOKS) & scores.value.notna()]
+    task = shown.task.iloc[0]
+    drawn = shown[shown.task == task]
     has_signal = drawn.get("asked_anyway", pd.Series(index=drawn.index)).isna()
     drawn = drawn[has_signal | ~has_signal.any()]
-    places, several = {}, drawn.model.nunique() > 1
-    for (model, task), of_model in drawn.groupby(["model", "task"], sort=False):
-        questions, whole = depth_probe.TASKS[task], of_model[of_model.block_size == 0]
-        row = f"{questions}\n{label(model)}" if several else questions
-        places[row, "whole" if several else f"{label(model)}\nwhole"] = whole
-        for strategy, size in DRAWN_CUTS:
-            of_cut = of_model[(of_model.strategy == strategy) & (of_model.block_size == size)]
-            if len(of_cut):
-                before = whole[whole.depth <= of_cut.block_start.max()]
-                places[row, f"{strategy}, {size} layers"] = pd.concat([before, of_cut])
+    places = readings.by_panel(drawn, depth_probe.TASKS[task], DRAWN_CUTS)
     legend = f"n = {drawn.n.max():.0f} questions; bars: 95 %"
-    return panels.depth_panels(places, LOOKS, OPTIONS, readings, legend)
+    return panels.depth_panels(places, LOOKS, OPTIONS, shown, legend)
 
 
 # ---- the question ----------------------------------------------------------------------------
@@ -151,7 +135,7 @@ QUESTION = Question(
     "10_letters_and_content",
     experiments=(option_ends,),
     kinds={"option_ends": states.together(fetching.each(_measured))},
-    tables={"option_ends": table},
+    tables={"option_ends": readings.table},
     figures={
         "figure_options": "where the answer is: at the ends of the options, at the last token, "
         "as a letter"

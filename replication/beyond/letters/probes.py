@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from replication.beyond.letters.biases import FOLDS, LETTERS, fold_of
+from replication.beyond.letters.biases import FOLDS, LETTERS, fold_of, with_shuffled
 
 STRENGTHS = 10.0 ** np.arange(-4, 2)  # of a ridge, times the mean eigenvalue
 
@@ -71,8 +71,7 @@ def cross_fitted_places(
     questions, and reads `judged` of the fifth. All but the first are of shuffled answers.
     folds_of: the fold of each question, from the answers; by default by its number.
     """
-    draw = np.random.default_rng(0)
-    labels = np.array([answers, *(draw.permutation(answers) for _ in range(shuffles))])
+    labels = with_shuffled(answers, shuffles)
     targets = np.eye(LETTERS)[labels].swapaxes(0, 1)  # (n, 1 + shuffles, letters)
     fit, judged = unit(fit), unit(judged)
     folds, strengths = folds_of(answers), []
@@ -107,42 +106,50 @@ def cross_fitted_options(
     states: (n, options, D). A probe is fitted on four folds of questions and reads the fifth. Its
     strength is chosen on these four: fitted on three, judged by the squared error on the other.
     """
-    draw = np.random.default_rng(0)
-    labels = np.array([answers, *(draw.permutation(answers) for _ in range(shuffles))])
+    labels = with_shuffled(answers, shuffles)
     inputs = unit(states)
     inputs = inputs - inputs.mean(axis=1, keepdims=True)
     num_options = inputs.shape[1]
     targets = (labels[:, :, None] == np.arange(num_options)) - 1 / num_options
     targets = np.moveaxis(targets, 0, -1)  # (n, options, 1 + shuffles)
     folds = stratified(answers)
-    products = [_products(inputs[folds == fold], targets[folds == fold]) for fold in range(FOLDS)]
-
-    def weights_without(held: Sequence[int], strengths) -> np.ndarray:
-        """(strengths, D, 1 + shuffles), fitted on the folds but those of `held`."""
-        kept = [products[fold] for fold in range(FOLDS) if fold not in held]
-        grams, crosses = zip(*kept, strict=True)
-        return solved(sum(grams), sum(crosses), strengths)
-
-    errors = np.zeros((FOLDS, len(STRENGTHS), len(labels)))
-    for pair in combinations(range(FOLDS), 2):
-        weights = weights_without(pair, STRENGTHS)
-        for held, judged in (pair, pair[::-1]):
-            outputs = np.einsum("nod,kds->knos", inputs[folds == judged], weights, optimize=True)
-            errors[held] += np.square(outputs - targets[folds == judged]).sum(axis=(1, 2))
-    best = STRENGTHS[errors.argmin(axis=1)]  # (folds, 1 + shuffles)
+    by_fold = [(inputs[folds == fold], targets[folds == fold]) for fold in range(FOLDS)]
+    products = [_products(*of_fold) for of_fold in by_fold]
+    best = STRENGTHS[_errors_of_options(by_fold, products).argmin(axis=1)]
     readings = []
     for factor in (1.0, *factors):
-        of_factor = labels if factor == 1.0 else labels[:1]
-        chosen = np.empty((len(of_factor), len(answers)), int)
-        for fold in range(FOLDS):
+        of_factor = labels if factor == 1.0 else labels[:1]  # the null is of the chosen strength
+        chosen = np.empty(of_factor.shape, int)
+        for fold, (held, _) in enumerate(by_fold):
             strengths = factor * best[fold, : len(of_factor)]
-            every = np.unique(strengths)
-            weights = weights_without([fold], every)
-            own = weights[np.searchsorted(every, strengths), :, np.arange(len(of_factor))]
-            outputs = np.einsum("nod,sd->sno", inputs[folds == fold], own, optimize=True)
+            distinct = np.unique(strengths)  # each is solved once, for all that have it
+            weights = _weights_without([fold], products, distinct)
+            own = weights[np.searchsorted(distinct, strengths), :, np.arange(len(of_factor))]
+            outputs = np.einsum("nod,sd->sno", held, own, optimize=True)
             chosen[:, folds == fold] = outputs.argmax(axis=2)
         readings.append((chosen, of_factor, float(np.median(factor * best[:, 0]))))
     return readings
+
+
+def _errors_of_options(by_fold: list[tuple], products: list[tuple]) -> np.ndarray:
+    """Return the squared errors on inner folds, (folds, strengths, 1 + shuffles): of the probes
+    that leave a fold out, each judged by another fold that it was not fitted on."""
+    num_sets = by_fold[0][1].shape[-1]
+    errors = np.zeros((FOLDS, len(STRENGTHS), num_sets))
+    for pair in combinations(range(FOLDS), 2):
+        weights = _weights_without(pair, products, STRENGTHS)
+        for held, judged in (pair, pair[::-1]):  # the same probes, without both folds
+            inputs, targets = by_fold[judged]
+            outputs = np.einsum("nod,kds->knos", inputs, weights, optimize=True)
+            errors[held] += np.square(outputs - targets).sum(axis=(1, 2))
+    return errors
+
+
+def _weights_without(held: Sequence[int], products: list[tuple], strengths) -> np.ndarray:
+    """Return weights, (strengths, D, 1 + shuffles), fitted on the folds but those of `held`."""
+    kept = [of_fold for fold, of_fold in enumerate(products) if fold not in held]
+    grams, crosses = zip(*kept, strict=True)
+    return solved(sum(grams), sum(crosses), strengths)
 
 
 def _products(inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 Of questions with four options. A row is a cut, a depth and a reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from lib.evaluation import Task, weighted_mean
 from replication.beyond.letters.biases import LETTERS, QUANTILE
+from replication.figures.style import label
 from replication.measure import fetching
 from replication.measure.request import BLOCK, Request, load_task
 
@@ -79,3 +80,30 @@ def load_four_options(params: dict) -> Task:
     task = load_task(params)
     four = [example for example in task.examples if len(example["choices"]) == LETTERS]
     return replace(task, examples=tuple(four))
+
+
+# ---- to draw --------------------------------------------------------------------------------
+
+
+def by_panel(
+    rows: pd.DataFrame, title: str, cuts: Iterable[tuple[str, int]]
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the rows of each panel, by row (a model) and column: the whole model, then each of
+    `cuts` (strategy and layers dropped) that was measured."""
+    panels, several = {}, rows.model.nunique() > 1
+    for model, of_model in rows.groupby("model", sort=False):
+        row = f"{title}\n{label(model)}" if several else title
+        whole = of_model[of_model.block_size == 0]
+        panels[row, "whole" if several else f"{label(model)}\nwhole"] = whole
+        for strategy, size in cuts:
+            of_cut = of_model[(of_model.strategy == strategy) & (of_model.block_size == size)]
+            if len(of_cut):
+                panels[row, f"{strategy}, {size} layers"] = after_whole(whole, of_cut)
+    return panels
+
+
+def after_whole(whole: pd.DataFrame, of_cut: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a cut after those of the whole model, which it is before the dropped
+    layers."""
+    before = whole[whole.depth <= of_cut.block_start.max()]
+    return pd.concat([before, of_cut])

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from replication.beyond.letters import transplant
+from replication.beyond.letters import readings, transplant
 from replication.beyond.letters.biases import ACCURACY, CHANCE, UNBIASED, letter_measures
 from replication.beyond.letters.option_ends import AS_LETTERS, LAST, OPTIONS, TASKS
 from replication.figures.style import (
@@ -65,9 +65,7 @@ def by_panel(lanes: pd.DataFrame) -> dict[str, pd.DataFrame]:
         panels[f"{size} layers dropped: early exit"] = before.assign(**of_exit)
     for strategy, size in largest.items():
         of_cut = lanes[(lanes.strategy == strategy) & (lanes.block_size == size)]
-        before = whole[whole.depth <= of_cut.block_start.max()]
-        both = pd.concat([before, of_cut])
-        panels[f"{size:.0f} layers dropped: {strategy}"] = both
+        panels[f"{size:.0f} layers dropped: {strategy}"] = readings.after_whole(whole, of_cut)
     return {name: rows for name, rows in panels.items() if len(rows)}
 
 
@@ -97,14 +95,9 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
     of_models = {model: by_panel(by_lane(scores[scores.model == model])) for model in models}
     panels = [(model, *panel) for model, of in of_models.items() for panel in of.items()]
     guess = pd.Series(scores.answers.iloc[0]).value_counts(normalize=True).max()
-    rows = -(-len(panels) // PER_ROW)
     table, ways = [], []
     with plt.rc_context(STYLE):
-        size = WIDTH, 0.7 + 1.35 * rows
-        shape = {"figsize": size, "sharex": len(models) == 1, "squeeze": False}
-        figure, axes = plt.subplots(rows, PER_ROW, **shape)
-        for axis in axes.flat[len(panels) :]:
-            axis.remove()
+        figure, axes = _panels_of_depth(len(panels), sharex=len(models) == 1)
         for axis, (model, name, panel) in zip(axes.flat, panels, strict=False):
             passed = handed_on(panel)
             _draw_lanes(axis, panel, passed, guess)
@@ -112,16 +105,12 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
             deepest = int(max(rows.depth.max() for rows in of_models[model].values()))
             axis.set_xlim(0.5, deepest + 5)
             axis.set_xticks(range(EVERY, deepest + 1, EVERY))
-            axis.set_yticks(range(len(LANES)), [shown for shown, _ in LANES.values()])
-            axis.tick_params(axis="y", length=0, labelleft=axis in axes[:, 0])
             is_last = panel.depth == panel.depth.max()
             rows_passed = panel.reading.map(passed).where(is_last)
             table.append(panel.assign(panel=name, handed_on=rows_passed))
             if name == WHOLE:
                 of_model = moved[(moved.model == model) & (moved.block_size == 0)]
                 ways.append(_draw_ways(axis, of_model).assign(panel=name))
-        for axis in axes[-1]:
-            axis.set_xlabel("depth (layers)")
         names = ", ".join(map(label, models))
         title = f"{names}, n = {scores.n.max():.0f} questions of ARC-Easy by letter. "
         title += "The darker, the more\nanswers are read rightly there; white: "
@@ -130,6 +119,21 @@ def figure_route(scores: pd.DataFrame, moved: pd.DataFrame) -> Figure:
         title += "to the one below"
         note_above(figure, title, only_recorded({(model, ""): scores for model in models}))
         return finished(figure, pd.concat([*table, *ways]).reindex(columns=COLUMNS))
+
+
+def _panels_of_depth(count: int, sharex: bool) -> tuple[Figure, np.ndarray]:
+    """Return a figure with `count` panels, PER_ROW in a row, and their axes: (rows, PER_ROW)."""
+    rows = -(-count // PER_ROW)
+    size = WIDTH, 0.7 + 1.35 * rows
+    figure, axes = plt.subplots(rows, PER_ROW, figsize=size, sharex=sharex, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    for axis in axes.flat:
+        axis.set_yticks(range(len(LANES)), [shown for shown, _ in LANES.values()])
+        axis.tick_params(axis="y", length=0, labelleft=axis in axes[:, 0])
+    for axis in axes[-1]:
+        axis.set_xlabel("depth (layers)")
+    return figure, axes
 
 
 def _draw_lanes(axis, panel: pd.DataFrame, passed: pd.Series, guess: float) -> None:

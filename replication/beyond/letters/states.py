@@ -23,7 +23,7 @@ from replication.beyond.letters.biases import LETTERS
 from replication.beyond.letters.option_lines import line_ends, token_at
 from replication.beyond.letters.readings import load_four_options
 from replication.measure import cache, fetching
-from replication.measure.request import BLOCK, Request
+from replication.measure.request import Request, block_of
 from replication.tables import grouped
 
 
@@ -101,7 +101,7 @@ def last_of_cut(params: dict, task: Task) -> tuple[dict, dict]:
     folder = cache.location("depths", params).with_suffix(".states")
     if not folder.exists():
         model, tokenizer = fetching.loaded(params)
-        block = Block(*(params[key] for key in BLOCK))
+        block = block_of(params)
         with storage.atomic_folder(folder) as part:
             part.mkdir(parents=True)
             budget = params["batch_tokens"]
@@ -193,11 +193,7 @@ def _file(params: dict) -> Path:
 
 def _keep(of_cuts: Iterable[dict]) -> None:
     """Write the states of parameters that differ in their block, where they are not there."""
-    missing = {
-        Block(*(params[key] for key in BLOCK)): params
-        for params in of_cuts
-        if not _file(params).exists()
-    }
+    missing = {block_of(params): params for params in of_cuts if not _file(params).exists()}
     if not missing:
         return
     params = next(iter(missing.values()))

@@ -26,14 +26,8 @@ from matplotlib.figure import Figure
 
 from lib.blocks import Block
 from lib.evaluation import Task
+from replication.beyond.letters import readings
 from replication.beyond.letters.option_lines import line_ends, line_starts, token_at
-from replication.beyond.letters.readings import (
-    answers_of,
-    load_four_options,
-    row_of,
-    row_of_letters,
-    table,
-)
 from replication.beyond.letters.states import last_of_whole
 from replication.figures import panels
 from replication.figures.style import (
@@ -49,7 +43,7 @@ from replication.figures.style import (
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import BLOCK, Request
+from replication.measure.request import Request, block_of
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -88,8 +82,7 @@ def transplants(name: str, distances, profile: Profile) -> list[Request]:
     if name not in profile.question_models:
         return []
     requested = at_sizes(name, distances, profile, [TASK], CUTS)
-    versioned = {"transplants_version": VERSION}
-    return [Request("transplants", one.params | versioned, one.labels) for one in requested]
+    return [one.of_kind("transplants", transplants_version=VERSION) for one in requested]
 
 
 def _measured(params: dict) -> list[dict]:
@@ -100,35 +93,39 @@ def _measured(params: dict) -> list[dict]:
     got. `donors`: which question that is.
     """
     model, tokenizer = fetching.loaded(params)
-    task = load_four_options(params)
-    answers, weights = answers_of(task)
+    task = readings.load_four_options(params)
+    answers, weights = readings.answers_of(task)
     of_whole, letters = last_of_whole(params, ["transplants_version"])
-    block = Block(*(params[key] for key in BLOCK))
-    num_layers = of_whole.shape[1] - 1
-    donors = np.arange(len(answers))
-    if block.size:
-        variants = [Variant(WHOLE_STATE, depth) for depth in range(block.stop, num_layers)]
-    else:
-        donors = others(letters.argmax(axis=1))
-        variants = [
-            Variant(OTHER_STATE, depth) for depth in range(round(FIRST * num_layers), num_layers)
-        ]
-        for first, stop in WINDOWS.values():
-            window = round(first * num_layers), round(stop * num_layers)
-            variants += [Variant(NO_OPTIONS, layers=window), Variant(NO_QUESTION, layers=window)]
-    variants = [Variant(AS_IT_IS), *variants]
+    block = block_of(params)
+    variants = _variants(block, of_whole.shape[1] - 1)
+    given_letters = letters.argmax(axis=1)
+    donors = np.arange(len(answers)) if block.size else others(given_letters)
     choices = letters_of_variants(model, tokenizer, task, block, variants, of_whole[donors])
     rows = []
     for variant, of_variant in zip(variants, choices, strict=True):
-        row = row_of_letters(variant.depth, variant.reading, of_variant, answers, weights)
+        place = variant.depth, variant.reading
+        row = readings.row_of_letters(*place, of_variant, answers, weights)
         if variant.reading == OTHER_STATE:
-            of_donor = letters.argmax(axis=1)[donors]
-            row |= row_of(variant.depth, variant.reading, of_variant.argmax(1), of_donor, weights)
+            of_donors = given_letters[donors]
+            row |= readings.row_of(*place, of_variant.argmax(axis=1), of_donors, weights)
             row |= {"answers": answers, "donors": donors}
         first, stop = variant.layers or (None, None)
         row["layers"] = variant.layers and f"{first} to {stop - 1}"
         rows.append(row)
     return rows
+
+
+def _variants(block: Block, num_layers: int) -> list[Variant]:
+    """Return what is changed after a cut, or in the whole model; first, nothing."""
+    variants = [Variant(AS_IT_IS)]
+    if block.size:
+        return variants + [Variant(WHOLE_STATE, depth) for depth in range(block.stop, num_layers)]
+    depths = range(round(FIRST * num_layers), num_layers)
+    variants += [Variant(OTHER_STATE, depth) for depth in depths]
+    for first, stop in WINDOWS.values():
+        window = round(first * num_layers), round(stop * num_layers)
+        variants += [Variant(NO_OPTIONS, layers=window), Variant(NO_QUESTION, layers=window)]
+    return variants
 
 
 def figure_transplants(scores: pd.DataFrame) -> Figure:
@@ -362,7 +359,7 @@ QUESTION = Question(
     "10_letters_and_content",
     experiments=(transplants,),
     kinds={"transplants": fetching.each(_measured)},
-    tables={"transplants": table},
+    tables={"transplants": readings.table},
     figures={
         "figure_transplants": "what decides the letter: the last token's state moved into other "
         "runs, and layers that do not see the options"
