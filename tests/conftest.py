@@ -42,6 +42,7 @@ from lib.gpu import memory, nf4
 from lib.models import files, loading, registry
 from replication import paths, profiles
 from replication.beyond import QUESTIONS
+from replication.beyond.letters import readings
 from replication.measure import cache, request, scores
 from replication.measure.question import register
 
@@ -348,6 +349,13 @@ def real_task(name: str, **counts) -> Task:
     """A task on the real data, as many questions as the profile `smoke` has or `counts` say."""
     profile = dataclasses.replace(profiles.get("smoke"), **counts)
     return request.load_task(request.task_params(name, profile))
+
+
+def three_questions() -> Task:
+    """ARC-Easy by letter, after two solved examples, of four options each."""
+    few_shot = dataclasses.replace(profiles.get("smoke"), arc_easy_shots=2)
+    task = readings.load_four_options(request.task_params("arc_easy_letters", few_shot))
+    return dataclasses.replace(task, examples=task.examples[:3])
 
 
 def measured_scores(name: str, profile, blocks, tasks, recipe=None):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import Distances
+from conftest import Distances, three_questions
 
 from lib import evaluation
 from lib.blocks import UNPRUNED, Block
@@ -15,22 +15,16 @@ from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
 from replication.beyond.letters import depth_probe, jacobian_lens, probes, readings, states
-from replication.measure import fetching, request
+from replication.measure import fetching
 
 SMOKE = profiles.get("smoke")
 N = 300
 
 
-def of_two_questions(name: str) -> evaluation.Task:
-    few_shot = replace(SMOKE, arc_easy_shots=2)
-    task = readings.load_four_options(request.task_params(name, few_shot))
-    return replace(task, examples=task.examples[:2])
-
-
 def test_states_and_letters_are_those_of_each_exit_of_the_cut_model():
     """HF's own forward, whose last hidden state is after the norm, without the deeper layers."""
     model, tokenizer = loading.load("tiny-random", dtype="float32")
-    task, block = of_two_questions("arc_easy_letters"), Block(2, 3)
+    task, block = three_questions(), Block(2, 3)
     arrays = dict(states.read_last_of_cut(model, tokenizer, task, block, 2048))
     assert list(arrays) == [5, 6, 7, 8]
     for depth in (5, 6, 7, 8):

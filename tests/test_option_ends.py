@@ -1,13 +1,12 @@
 """The answer at the options' ends: states against a forward pass, the probe on made-up states."""
 
-from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Distances
+from conftest import Distances, three_questions
 
 from lib import evaluation
 from lib.blocks import UNPRUNED, Block
@@ -16,16 +15,10 @@ from lib.pruning import dropped
 from lib.sweep import sweep
 from replication import profiles
 from replication.beyond.letters import option_ends, option_lines, probes, readings, route, states
-from replication.measure import fetching, request
+from replication.measure import fetching
 
 SMOKE = profiles.get("smoke")
 N = 300
-
-
-def two_questions() -> evaluation.Task:
-    few_shot = replace(SMOKE, arc_easy_shots=2)
-    task = readings.load_four_options(request.task_params("arc_easy_letters", few_shot))
-    return replace(task, examples=task.examples[:2])
 
 
 @pytest.mark.parametrize("block", [Block(2, 3), Block(5, 3)], ids=["within", "with the last"])
@@ -33,7 +26,7 @@ def test_states_and_letters_are_those_of_each_exit_of_the_cut_model(block):
     """HF's own forward, whose last hidden state is after the norm, without the deeper layers: at
     the last token, and at the newline of each option's line."""
     model, tokenizer = loading.load("tiny-random", dtype="float32")
-    task, depths = two_questions(), [*range(block.stop, 9)]
+    task, depths = three_questions(), [*range(block.stop, 9)]
     read = states.read_at_option_ends(model, tokenizer, task, [UNPRUNED, block], 2048)
     assert read[UNPRUNED]["depths"].tolist() == [*range(1, 9)]
     arrays = read[block]

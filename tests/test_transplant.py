@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import Distances
+from conftest import Distances, three_questions
 
 from lib import evaluation
 from lib.blocks import UNPRUNED, Block
@@ -22,7 +22,6 @@ from replication.beyond.letters.transplant import (
     WHOLE_STATE,
     Variant,
 )
-from replication.measure import request
 
 SMOKE = profiles.get("smoke")
 
@@ -30,9 +29,7 @@ SMOKE = profiles.get("smoke")
 @pytest.fixture(scope="module")
 def model_and_task():
     model, tokenizer = loading.load("tiny-random", dtype="float32")
-    few_shot = replace(SMOKE, arc_easy_shots=2)
-    task = readings.load_four_options(request.task_params("arc_easy_letters", few_shot))
-    return model, tokenizer, replace(task, examples=task.examples[:3])
+    return model, tokenizer, three_questions()
 
 
 def letters_of(model, ids, targets) -> np.ndarray:

@@ -207,14 +207,14 @@ def by_growth(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     return _matches_by_iou(regions(matrix, threshold), grown)
 
 
-def islands_of_noise(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+def islands_of_noise(matrix: np.ndarray) -> np.ndarray:
     """Return how many islands RESAMPLES streams have that only grow, by a map's turns in random
     order. Layer 0, whose turn is far longer than all others, stays the first."""
     random = np.random.default_rng(0)
     first, *others = np.diagonal(matrix, 1)
     orders = [random.permutation(others) for _ in range(RESAMPLES)]
     streams = [growth_only(np.array([first, *order])) for order in orders]
-    return np.array([regions(stream, threshold).max() - BAND for stream in streams])
+    return np.array([regions(stream).max() - BAND for stream in streams])
 
 
 def _middle(labels: np.ndarray, label: int) -> float:

@@ -109,10 +109,10 @@ def _stored(request: Request) -> list[dict]:
 
 def measure_mapped(missing: Sequence[Request]) -> None:
     """Fit the maps whose scores are missing, and store their scores; a model and task at a time."""
-    for of_model in grouped(missing, lambda r: r.params["model"]).values():
+    for of_model in grouped(missing, lambda request: request.params["model"]).values():
         model, tokenizer = fetching.loaded(of_model[0].params)
         maps = fit(model, tokenizer, of_model)
-        for requests in grouped(of_model, lambda r: r.params["task"]).values():
+        for requests in grouped(of_model, lambda request: request.params["task"]).values():
             _score(model, tokenizer, requests, maps)
 
 
@@ -133,10 +133,10 @@ def fit(model, tokenizer, requests: Sequence[Request]) -> dict[Block, dict[str, 
     lengths = [int(batch["attention_mask"].sum()) for batch in batches]
     read = {"fit_texts": len(texts), "fit_tokens": sum(lengths)}
 
-    with_map = {r.block: r for r in requests if r.params["map"] != "none"}
-    kinds = {r.params["map"] for r in requests} - {"none"}
+    with_map = {request.block: request for request in requests if request.params["map"] != "none"}
+    kinds = {request.params["map"] for request in requests} - {"none"}
     fitted = linear.fitted_all(model, list(with_map), kinds, batches) if with_map else {}
-    in_place = {r.block: {"none": r.block} for r in requests}
+    in_place = {request.block: {"none": request.block} for request in requests}
     for block, of_block in fitted.items():
         in_place[block] |= {kind: fit for kind, (fit, _) in of_block.items()}
         costs = [{"map": kind} | cost | read for kind, (_, cost) in of_block.items()]
@@ -153,21 +153,21 @@ def _score(model, tokenizer, requests: Sequence[Request], maps: dict) -> None:
     from lib.sweep import sweep
 
     request_of = {}
-    for r in requests:
-        block = maps[r.block].get(r.params["map"])
+    for request in requests:
+        block = maps[request.block].get(request.params["map"])
         if block is None:
-            results.save(r.kind, r.params, [{}], 0, NO_MAP)
+            results.save(request.kind, request.params, [{}], 0, NO_MAP)
         else:
-            request_of[block] = r
+            request_of[block] = request
     task = load_task(requests[0].params)
     batch_tokens = requests[0].params["batch_tokens"]
     with linear.reading_ffn(model, request_of):
         swept = sweep(model, tokenizer, list(request_of), [task], batch_tokens).to_dict("records")
     for block, row in zip(dict.fromkeys([UNPRUNED, *request_of]), swept, strict=True):
         if block in request_of:
-            r = request_of[block]
-            scored = scores.row_of(model, tokenizer, task, row, r.params)
-            results.save(r.kind, r.params, [scored], 0)
+            request = request_of[block]
+            scored = scores.row_of(model, tokenizer, task, row, request.params)
+            results.save(request.kind, request.params, [scored], 0)
 
 
 # ---- the figure -----------------------------------------------------------------------------

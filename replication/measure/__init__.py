@@ -50,8 +50,11 @@ def or_recorded(experiment: Experiment, maps, profile: Profile) -> pd.DataFrame:
 def _write_measured(experiment: Experiment, maps, profile: Profile) -> bool:
     """Measure what is missing of an experiment, write its table; return if it asks anything."""
     name = experiment.__name__
-    of_model = maps if isinstance(maps, Mapping) else dict.fromkeys(maps)
-    requests = [r for model in of_model.items() for r in experiment(*model, profile)]
-    requests = [r for r in requests if r.params.get("questions") != 0]
-    tables.write(TABLES.get(name, scores.table)(requests), name, profile)
+    of_models = maps if isinstance(maps, Mapping) else dict.fromkeys(maps)
+    requests = []
+    for model, of_model in of_models.items():
+        requests += experiment(model, of_model, profile)
+    requests = [request for request in requests if request.params.get("questions") != 0]
+    table_of = TABLES.get(name, scores.table)
+    tables.write(table_of(requests), name, profile)
     return bool(requests)

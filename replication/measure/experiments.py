@@ -202,11 +202,12 @@ def seeds(name: str, distances, profile: Profile) -> list[Request]:
 
 def more_seeds(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 8's lines: the seed of shorter healings at several depths."""
-    if name not in profile.ablation_models:
+    sizes = sizes_at(profile.line_fractions, distances.num_layers)
+    if name not in profile.ablation_models or not sizes:
         return []
-    steps, sizes = profile.line_steps, sizes_at(profile.line_fractions, distances.num_layers)
+    steps = profile.line_steps
     variants = {f"seed {seed}": (profile, {"seed": seed, "steps": steps}) for seed in SEEDS}
-    return _variants(name, distances, "more seeds", variants, VARIED[1:], sizes) if sizes else []
+    return _variants(name, distances, "more seeds", variants, VARIED[1:], sizes)
 
 
 def ranks(name: str, distances, profile: Profile) -> list[Request]:
@@ -233,13 +234,13 @@ def ranks(name: str, distances, profile: Profile) -> list[Request]:
 
 def more_ranks(name: str, distances, profile: Profile) -> list[Request]:
     """Figure 9's lines: the LoRA rank of shorter healings at several depths, of both strategies."""
-    if name not in profile.rank_models:
+    sizes = sizes_at(profile.line_fractions, distances.num_layers)
+    if name not in profile.rank_models or not sizes:
         return []
-    steps, sizes = profile.line_steps, sizes_at(profile.line_fractions, distances.num_layers)
-    ranks = profile.ablation_ranks
+    steps, ranks = profile.line_steps, profile.ablation_ranks
     variants = {f"rank {rank}": (profile, {"rank": rank, "steps": steps}) for rank in ranks}
     requests = []
-    for strategy in STRATEGIES if sizes else ():
+    for strategy in STRATEGIES:
         requests += _variants(name, distances, strategy, variants, VARIED[1:], sizes)
     return requests
 

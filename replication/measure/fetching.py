@@ -41,8 +41,8 @@ def fetch(requests: Sequence[Request]) -> list[Rows]:
 
 def _measure_missing(requests: Iterable[Request]) -> None:
     """Measure what has no result; all of a kind at once, so that they can share work."""
-    missing = [r for r in requests if not cache.exists(r.kind, r.params)]
-    for measure, of_kind in grouped(missing, lambda r: MEASURE[r.kind]).items():
+    missing = [request for request in requests if not cache.exists(request.kind, request.params)]
+    for measure, of_kind in grouped(missing, lambda request: MEASURE[request.kind]).items():
         measure(of_kind)
 
 
@@ -50,11 +50,11 @@ def each(compute: Callable[[dict], Rows], errors: tuple = ()) -> Measure:
     """Return what measures requests one by one: by `compute(params)`, each anew after `errors`."""
 
     def measure(missing: list[Request]) -> None:
-        for r in missing:
-            with going_on_after(errors, r):
+        for request in missing:
+            with going_on_after(errors, request):
                 start = time.monotonic()
-                rows = compute(r.params)
-                cache.save(r.kind, r.params, rows, time.monotonic() - start)
+                rows = compute(request.params)
+                cache.save(request.kind, request.params, rows, time.monotonic() - start)
 
     return measure
 

@@ -83,6 +83,11 @@ def weights_of(params: dict) -> tuple:
     return params["model"], params["quantization"], params["dtype"]
 
 
+def of_whole_model(params: dict) -> dict:
+    """Return a result's parameters where no block is dropped."""
+    return params | dict.fromkeys(BLOCK, 0)
+
+
 def block_of(params: dict) -> Block:
     """Return the block that a result's parameters drop."""
     return Block(params.get("block_start", 0), params.get("block_size", 0))

@@ -81,9 +81,9 @@ def _heal_and_score(missing: Sequence[Request]) -> None:
     import torch
 
     for version, of_version in grouped(missing, _version).items():
-        for recipe, requests in grouped(of_version, lambda r: r.recipe).items():
+        for recipe, requests in grouped(of_version, lambda request: request.recipe).items():
             healed_by = requests[0].healing if recipe else None
-            scored = [r for r in requests if r.kind == "scores"]
+            scored = [request for request in requests if request.kind == "scores"]
             if (healed_by and _heal(healed_by) != "ok") or not scored:
                 continue
             with fetching.going_on_after(torch.OutOfMemoryError, scored[0]):
@@ -95,9 +95,9 @@ def _heal_and_score(missing: Sequence[Request]) -> None:
 fetching.MEASURE |= {"scores": _heal_and_score, "healing": _heal_and_score}
 
 
-def _version(r: Request) -> tuple:
+def _version(request: Request) -> tuple:
     """Arguments of `load_cached`; unhealed versions are cut in memory, from the same model."""
-    return (*weights_of(r.params), r.block if r.recipe else UNPRUNED)
+    return (*weights_of(request.params), request.block if request.recipe else UNPRUNED)
 
 
 def _score(model, tokenizer, requests: list[Request]) -> None:
@@ -106,7 +106,9 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
 
     for same_task in grouped(requests, _all_but_block).values():
         # a healed model is loaded without its block (`_version`), so nothing more is cut here
-        params_of = {UNPRUNED if r.recipe else r.block: r.params for r in same_task}
+        params_of = {
+            UNPRUNED if request.recipe else request.block: request.params for request in same_task
+        }
         params = same_task[0].params
         task = load_task(params)
         start = time.monotonic()
@@ -119,10 +121,10 @@ def _score(model, tokenizer, requests: list[Request]) -> None:
                 cache.save("scores", params_of[block], [row], seconds)
 
 
-def _all_but_block(r: Request) -> str:
+def _all_but_block(request: Request) -> str:
     """The same for requests that differ in their block only."""
-    others = {name: value for name, value in r.params.items() if name not in BLOCK}
-    return cache.key(r.kind, others)
+    others = {name: value for name, value in request.params.items() if name not in BLOCK}
+    return cache.key(request.kind, others)
 
 
 def row_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -> dict:
@@ -143,11 +145,11 @@ def row_of(model, tokenizer, task: evaluation.Task, score: dict, params: dict) -
     return row
 
 
-def _healed(model, r: Request):
+def _healed(model, request: Request):
     """Return the model with the adapter of a healing, within a `with`."""
     from lib.healing import lora
 
-    return lora.load_lora(model, _adapter_folder(r) / "adapter")
+    return lora.load_lora(model, _adapter_folder(request) / "adapter")
 
 
 def prompt_digest(task: evaluation.Task) -> str:
@@ -161,23 +163,23 @@ def prompt_digest(task: evaluation.Task) -> str:
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def _heal(r: Request) -> str:
+def _heal(request: Request) -> str:
     """Heal, unless it is done and the adapter is there; return the status of the healing.
 
     A healing that was restored has no adapter.
     """
     from lib.healing import lora
 
-    folder = _adapter_folder(r)
-    stored = cache.load("healing", r.params)
+    folder = _adapter_folder(request)
+    stored = cache.load("healing", request.params)
     if stored and (stored[0]["status"] != "ok" or lora.adapter_exists(folder / "adapter")):
         return stored[0]["status"]
-    model, tokenizer = models.load_cached(*_version(r))
-    healed = healing.heal(model, tokenizer, r.recipe, folder)
+    model, tokenizer = models.load_cached(*_version(request))
+    healed = healing.heal(model, tokenizer, request.recipe, folder)
     row = {"tokens": healed.real_tokens, "epochs": healed.epochs, "losses": healed.losses}
-    cache.save("healing", r.params, [row], healed.seconds, healed.status)
+    cache.save("healing", request.params, [row], healed.seconds, healed.status)
     return healed.status
 
 
-def _adapter_folder(r: Request):
-    return paths.RESULTS / "adapters" / cache.key("healing", r.params)[:20]
+def _adapter_folder(request: Request):
+    return paths.RESULTS / "adapters" / cache.key("healing", request.params)[:20]

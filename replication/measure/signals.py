@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.blocks import UNPRUNED
 from lib.evaluation import TASK_SPECS
 from replication import tables
 from replication.analysis.answers import boolq_ranking
 from replication.analysis.curves import SIGNAL, gap, unclear
 from replication.measure import cache as results
-from replication.measure.request import BLOCK, Request
+from replication.measure.request import Request, of_whole_model
 from replication.profiles import DRAW_ONLY_PROFILE, PROFILES
 
 OF_CUT = ("recipe", "healing_version", "healing_data")  # parameters that a whole model has not
@@ -69,8 +68,7 @@ def whole_of(request: Request) -> Request:
         for name, value in request.params.items()
         if name not in OF_CUT and not name.startswith("map")
     }
-    params |= dict(zip(BLOCK, (UNPRUNED.start, UNPRUNED.size), strict=True))
-    return Request("scores", params, request.labels)
+    return Request("scores", of_whole_model(params), request.labels)
 
 
 def needs_signal(request: Request) -> bool:
@@ -94,6 +92,7 @@ def is_known(request: Request) -> bool:
         return False
     if known.gap >= SIGNAL or TASK_SPECS[request.params["task"]].signal_task:
         return True
+    # of more questions the same score is more standard errors above its floor, by the root
     more = max(1, _questions(request.params) / known.questions)
     return known.gap * np.sqrt(more) < SIGNAL
 

@@ -32,7 +32,7 @@ from replication.figures.style import colour, nothing_measured
 from replication.measure import fetching
 from replication.measure.experiments import at_sizes
 from replication.measure.question import Question
-from replication.measure.request import BLOCK, Request
+from replication.measure.request import BLOCK, Request, of_whole_model
 from replication.profiles import Profile
 
 VERSION = 1  # bumped by hand when the numbers change
@@ -77,7 +77,7 @@ def _measured(params: dict) -> list[dict]:
     of_cut, letters = states.last_of_cut(params, task)
     of_whole = {}
     if params["block_size"]:
-        of_whole, _ = states.last_of_cut(params | dict.fromkeys(BLOCK, 0), task)
+        of_whole, _ = states.last_of_cut(of_whole_model(params), task)
     rows = []
     for depth, of_depth in of_cut.items():
         by_letter = letters[depth]

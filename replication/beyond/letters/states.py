@@ -23,12 +23,8 @@ from replication.beyond.letters.biases import LETTERS
 from replication.beyond.letters.option_lines import line_ends, token_at
 from replication.beyond.letters.readings import load_four_options
 from replication.measure import cache, fetching
-from replication.measure.request import Request, block_of
+from replication.measure.request import Request, block_of, of_whole_model
 from replication.tables import grouped
-
-
-def _whole(params: dict) -> dict:
-    return params | {"block_start": UNPRUNED.start, "block_size": UNPRUNED.size}
 
 
 def write(arrays: dict[str, np.ndarray], file: Path) -> None:
@@ -59,7 +55,7 @@ def last_file(params: dict, own: Collection[str]) -> Path:
     own: those that a kind of result adds to a score's. No version is among the others that
     `read_last_of_whole` could raise: if it gives other numbers, the folder gets another name.
     """
-    of_score = {name: value for name, value in _whole(params).items() if name not in own}
+    of_score = {name: value for name, value in of_whole_model(params).items() if name not in own}
     return cache.location("last_states", of_score).with_suffix(".npz")
 
 
@@ -167,9 +163,9 @@ def together(measure: Callable[[list[Request]], None]) -> Callable[[list[Request
     one pass."""
 
     def read_then_measure(missing: list[Request]) -> None:
-        by_whole = grouped(missing, lambda one: cache.canonical(_whole(one.params)))
+        by_whole = grouped(missing, lambda one: cache.canonical(of_whole_model(one.params)))
         for same_task in by_whole.values():
-            _keep([_whole(same_task[0].params), *(one.params for one in same_task)])
+            _keep([of_whole_model(same_task[0].params), *(one.params for one in same_task)])
             measure(same_task)
 
     return read_then_measure
