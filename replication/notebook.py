@@ -7,6 +7,7 @@ executed notebooks. Those are of the recorded run, too, executed with DEEPER_LAY
 what such a cell shows stands beside the tables it is compared with.
 """
 
+import json
 import os
 import re
 import sys
@@ -15,13 +16,11 @@ from dataclasses import asdict
 from html import escape
 from importlib.metadata import version
 
-import nbformat
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import HTML, display
 from matplotlib import colormaps, colors
-from nbformat import v4
 
 from replication import paths
 from replication.profiles import DRAW_ONLY_PROFILE, PROFILES, Profile
@@ -102,20 +101,23 @@ def show_recorded(code: str) -> None:
     A cell whose code has changed since then is skipped, and each cell of a run that is not the
     recorded one.
     """
-    cells = [] if paths.draws_only() else nbformat.read(CELLS, as_version=4).cells
-    recorded = {cell.source: cell.outputs for cell in cells}
+    # as JSON: to import nbformat takes a second of each kernel
+    cells = [] if paths.draws_only() else json.loads(CELLS.read_text(encoding="utf-8"))["cells"]
+    recorded = {"".join(cell["source"]): cell["outputs"] for cell in cells}
     print(SHOWN if code in recorded else SKIPPED)
     for output in recorded.get(code, []):
-        data = output.get("data") or {"text/plain": output.text}
+        data = output.get("data") or {"text/plain": output["text"]}
         if output.get("name") != "stderr" and WIDGET not in data:  # progress bars
-            display(data, raw=True)
+            display({kind: "".join(lines) for kind, lines in data.items()}, raw=True)
 
 
 def record(files: Sequence[str]) -> None:
     """Record the cells that begin with LIVE of executed notebooks, with what they have left."""
+    import nbformat
+
     notebooks = [nbformat.read(file, as_version=4) for file in files]
     cells = [cell for each in notebooks for cell in each.cells if cell.source.startswith(LIVE)]
-    nbformat.write(v4.new_notebook(cells=cells), CELLS)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), CELLS)
 
 
 def settings(profile: Profile) -> HTML:
