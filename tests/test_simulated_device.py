@@ -8,10 +8,13 @@ list on CUDA.
 import os
 import subprocess
 import sys
+import traceback
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
 import nbformat
+import originals
 import pytest
 import simulated_device
 import torch
@@ -23,7 +26,9 @@ from lib.gpu import norms
 from lib.healing import training
 from lib.models import registry
 from replication import paths, profiles
-from replication.run import job_results, job_worker, jobs
+from replication.measure import distance_maps
+from replication.profiles import recipes
+from replication.run import job_results, job_worker
 from replication.run.notebooks import NOTEBOOKS
 
 on_the_device = pytest.mark.skipif(DEVICE != "sim", reason="asks for the simulated device")
@@ -74,34 +79,105 @@ def test_training_keeps_16_bits_of_each_number(name, tmp_path):
     assert torch.float32 not in kept
 
 
-@on_the_device
-def test_a_step_waits_twice_for_the_device(base, tmp_path, monkeypatch):
-    """For its loss and for the length of its gradient, however many rows and layers there are."""
-    waits, on_step_begin = [], training.CheckpointCallback.on_step_begin
+@pytest.fixture
+def waits(monkeypatch):
+    """Of each healing on the device: how often it had waited when each of its steps began."""
+    waits = []
 
-    def note(*arguments, **kwargs):
-        waits.append(torch.sim.waits())
-        return on_step_begin(*arguments, **kwargs)
+    class Counting(training.CheckpointCallback):
+        def on_train_begin(self, *arguments, **kwargs):
+            waits.append([])
+            super().on_train_begin(*arguments, **kwargs)
 
-    monkeypatch.setattr(training.CheckpointCallback, "on_step_begin", note)
+        def on_step_begin(self, *arguments, **kwargs):
+            waits[-1].append(torch.sim.waits())
+
+    monkeypatch.setattr(training, "CheckpointCallback", Counting)
     monkeypatch.setattr(training, "CHECKPOINTS", 1)  # at the end
+    return waits
+
+
+def waits_by_step(waits: list[list[int]]) -> dict[int, int]:
+    """Return how many steps waited so often, but for the last one of each healing."""
+    return Counter(later - before for healing in waits for before, later in pairwise(healing))
+
+
+@on_the_device
+def test_a_step_waits_twice_for_the_device(base, tmp_path, waits):
+    """For its loss and for the length of its gradient, however many rows and layers there are."""
     healed = training.heal(*base, RECIPE, tmp_path / "healed", micro_batch=2)
     assert healed.joined
-    assert [later - earlier for earlier, later in pairwise(waits)] == [2, 2]
+    assert waits_by_step(waits) == {2: RECIPE.steps - 1}
+
+
+# ---- whole runs ----------------------------------------------------------------------------
+
+SHORT = {
+    **dict.fromkeys(("similarity_tokens", "c4_tokens", "damage_tokens", "heal_tokens"), 64),
+    **{"cost_prompt_tokens": 64, "cost_new_tokens": 4, "cost_repeats": 3, "gsm8k_new_tokens": 4},
+}
+PAPERS = [number for number in NOTEBOOKS if number < "10"]
+OURS = [number for number in NOTEBOOKS if number not in PAPERS]
+RUNS = [  # profile, LIMIT, STEPS, notebooks, layers of the paper's models
+    pytest.param("smoke", 2, None, NOTEBOOKS, None, id="smoke"),
+    pytest.param("a100", 2, 2, NOTEBOOKS, 3, id="a100", marks=pytest.mark.long),
+    pytest.param("paper", 2, 2, PAPERS, 3, id="paper", marks=pytest.mark.long),
+    pytest.param("paper", 6, 2, OURS, 9, id="ours", marks=pytest.mark.long),
+]
+
+
+def put_tiny_copies(profile, layers: int, folder, monkeypatch) -> None:
+    """Let a profile of the paper's models read tiny copies of them, and short texts."""
+    sizes = {"num_hidden_layers": layers, "hidden_size": 64, "intermediate_size": 128}
+    for name, size in sizes.items():  # rows of whole blocks of 64 weights
+        monkeypatch.setitem(originals.SHARED, name, size)
+    monkeypatch.setitem(profiles.PROFILES, profile.name, replace(profile, **SHORT))
+    for recipe in recipes.PUBLISHED.values():
+        monkeypatch.setitem(recipe, "max_tokens", SHORT["heal_tokens"])
+    originals.lay_out(folder, 80, [registry.MODELS[model].source for model in profile.models])
+    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(folder / "hub"))
+
+
+def status_of(job, profile, numbers) -> str:
+    return job_worker.run_job(job, profile, numbers).status
+
+
+def run_cells(notebook, settings: str) -> str:
+    cells = nbformat.read(paths.NOTEBOOKS / f"{notebook.file}.ipynb", 4).cells
+    parameters, *sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    names = {"display": str}
+    for source in (parameters, settings, *sources):
+        exec(compile(source, notebook.file, "exec"), names)
+    return "ok"
+
+
+class Ends(dict):
+    """How jobs and notebooks ended, also those after one that failed."""
+
+    def add(self, name: str, work, *arguments) -> None:
+        try:
+            self[name] = work(*arguments)
+        except Exception as error:
+            traceback.print_exc()
+            self[name] = repr(error)
+        print(f"{len(self)} {name}: {self[name]}", flush=True)
 
 
 @pytest.mark.real
 @on_the_device
-def test_every_job_and_every_cell(output):
-    """Of the smallest profile; cells then find what the jobs have measured."""
-    profile = profiles.get("smoke", limit=2)
-    (model,) = profile.models
-    starts = job_results.AssumedStarts(registry.num_layers(model))
-    for job in jobs.by_job(model, profile, NOTEBOOKS, starts):
-        assert job_worker.run_job(job, profile, NOTEBOOKS).status == "ok", job.name
-    for of in NOTEBOOKS.values():
-        cells = nbformat.read(paths.NOTEBOOKS / f"{of.file}.ipynb", 4).cells
-        parameters, *sources = [cell.source for cell in cells if cell.cell_type == "code"]
-        names = {"display": str}
-        for source in (parameters, "PROFILE, LIMIT = 'smoke', 2", *sources):
-            exec(compile(source, of.file, "exec"), names)
+@pytest.mark.parametrize("name, limit, steps, numbers, layers", RUNS)
+def test_every_job_and_every_cell(name, limit, steps, numbers, layers, output, waits, monkeypatch):
+    """Cells then find what the jobs have measured. A step of a healing waits twice, as above."""
+    if layers:
+        put_tiny_copies(profiles.PROFILES[name], layers, output, monkeypatch)
+    profile, ends = profiles.get(name, limit=limit, steps=steps), Ends()
+    for model in profile.models:
+        distance_maps.of_model(model, profile)  # which says what jobs there are
+        for job in job_results.jobs_of(model, profile, numbers):
+            ends.add(job.name, status_of, job, profile, numbers)
+    for number in numbers:
+        settings = f"PROFILE, LIMIT, STEPS = {name!r}, {limit}, {steps}"
+        ends.add(NOTEBOOKS[number].file, run_cells, NOTEBOOKS[number], settings)
+    print(f"{len(waits)} healings; steps by their waits: {waits_by_step(waits)}")
+    assert {name: end for name, end in ends.items() if end != "ok"} == {}
+    assert set(waits_by_step(waits)) == {2}
