@@ -158,7 +158,7 @@ def by_peer(tool: str, name: str, size: int, start: int, seed: int, folder: Path
 def by_ours(method: str, name: str, size: int, seed: int, folder: Path) -> tuple[Path, int]:
     """Return the checkpoint that `lib.prune` makes, and the first layer that it drops."""
     options = Options(name, size, seed=seed, tasks="c4", **OURS[method])
-    work = steps.Work(options, options.scored(), folder, {"versions": []})
+    work = steps.Work(options, options.scored(), folder)
     moments, ridges = linear.moments, linear.RIDGES
     if method == REPLACEME:
         moments, ridges = unweighted, (1e-12,)

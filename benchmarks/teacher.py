@@ -32,6 +32,7 @@ from lib.healing.linear import add_map_hook
 from lib.healing.lora import load_lora
 from lib.models import loading, machine
 from lib.prune import Options
+from lib.prune.options import FITTED
 from lib.prune.steps import fitted_maps
 from lib.pruning import dropped
 from lib.sweep import sweep
@@ -88,7 +89,8 @@ def measured(seeds: Iterable[int]) -> dict[tuple[str, int], dict]:
     call = {"layers": BLOCK.size, "start": BLOCK.start, "repair": "map", "texts": file}
     options = Options(MODEL, heal=HEAL, **call)
     recipe = options.recipe(model.num_parameters(), on_cpu=True)
-    (mapped,) = fitted_maps(options, model, tokenizer, [BLOCK])
+    texts = options.train_texts(FITTED)
+    (mapped,) = fitted_maps(model, tokenizer, [BLOCK], texts)
     done = {}
 
     def healed(name: str, recipe: Recipe, whole) -> dict:

@@ -5,6 +5,7 @@ to score at their last positions. A score turns the model's log-probabilities of
 the text it writes) into one number.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
@@ -45,8 +46,7 @@ class Task:
         if self.spec.score:
             pairs = zip(self.examples, outputs, strict=True)
             scored = [self.spec.score(example, of_rows) for example, of_rows in pairs]
-            values, weights = np.array(scored, dtype=float).T
-            return values, weights
+            return tuple(np.array(scored, dtype=float).T)
         loglikelihoods = self.loglikelihoods(outputs)
         if correct := self.spec.correct:
             pairs = zip(self.examples, loglikelihoods, strict=True)
@@ -73,7 +73,7 @@ class Task:
         if loglikelihoods is None:
             return dict.fromkeys(ANSWER_STATS)
         shares = self._weights / self._weights.sum()
-        share_of_place, margins, ties = {}, [], 0
+        share_of_place, margins, ties = Counter(), [], 0
         # what decides is compared (of HellaSwag per character); bits are of what was read, whole
         compared = self._compared(loglikelihoods)
         for values, share, answer in zip(compared, shares, self._answers, strict=True):
@@ -81,7 +81,7 @@ class Task:
             best = np.flatnonzero(values == values.max())
             ties += len(best) > 1
             for place in best:
-                share_of_place[place] = share_of_place.get(place, 0) + share / len(best)
+                share_of_place[place] += share / len(best)
             margins.append(values[answer] - np.delete(values, answer).max())
         pairs = zip(loglikelihoods, self._answers, strict=True)
         right = np.array([values[answer] for values, answer in pairs])
@@ -109,10 +109,7 @@ class Task:
         ]
         scores = {"letter": max(always)} if self.spec.has_places else {}
         if self.spec.completes:
-            brevity = [
-                -np.array([len(choice) for choice in example["choices"]])
-                for example in self.examples
-            ]
+            brevity = [-np.array(list(map(len, one["choices"]))) for one in self.examples]
             scores["shortest"] = self._mean(self._accuracies(brevity))
         return scores
 

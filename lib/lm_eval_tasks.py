@@ -6,7 +6,6 @@ is a task file, whose data may lie on this machine. What is computed is left to 
 
 import difflib
 import os
-from collections.abc import Iterable
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +20,7 @@ from lm_eval.tasks import TaskManager
 from .data.encoding import Row
 from .data.sets import DataError, evenly_spaced
 from .evaluation import LM_EVAL, Task
+from .storage import first_line
 from .tasks import TaskSpec
 
 MAIN_METRICS = ("acc_norm", "acc")  # the first one that a task has is its score
@@ -38,17 +38,17 @@ def task(name: str, questions: int | None = None, shots: int | None = None) -> T
     """
     theirs = _loaded(name)
     metric = _metric(name, theirs)
-    examples = _examples(name, theirs, metric, questions, shots)
+    build = partial(_examples, name, theirs, metric)
+    examples = build(questions, shots)
     every = [example["choices"] for example in examples if "choices" in example]
     longest = max(every, key=len, default=[])
     listed = all(choices == longest[: len(choices)] for choices in every)
     spec = TaskSpec(
-        partial(_examples, name, theirs, metric),
-        ("questions", "shots"),
-        rows,
-        "accuracy",
-        theirs.task_name,
-        f"{theirs.task_name} ({metric} of lm-eval)",
+        build,
+        data=theirs.task_name,
+        label=f"{theirs.task_name} ({metric} of lm-eval)",
+        counts=("questions", "shots"),
+        rows=rows,
         score=None if every else partial(_score, theirs, metric),
         correct=partial(_correct, theirs, metric),
         per_character=metric == "acc_norm",
@@ -76,11 +76,10 @@ def _loaded(name: str):
     try:
         (theirs,) = manager.load(wanted)["tasks"].values()
     except Exception as error:  # whatever its reader stumbles over
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"lm-eval could not load {name} ({reason}): check the network and HF_HUB_OFFLINE, or "
-            f"name files of yours in a task file (dataset_path, dataset_kwargs), as in "
-            f"{LM_EVAL}my/task.yaml."
+            f"lm-eval could not load {name} ({first_line(error)}): check the network and "
+            "HF_HUB_OFFLINE, or name files of yours in a task file (dataset_path, "
+            f"dataset_kwargs), as in {LM_EVAL}my/task.yaml."
         ) from error
     _check_kind(name, theirs.OUTPUT_TYPE)
     return theirs
@@ -194,7 +193,9 @@ class Encoder(HFLM):
 
 def rows(example: dict, tokenizer) -> list[Row]:
     """Return a row per request; one for all, if each continues the same tokens by one token."""
-    requests = example.get("requests") or _after(example["prompt"], example["choices"])
+    requests = example.get("requests")
+    if not requests:  # of `Task.without_question`
+        requests = [(example["prompt"], choice) for choice in example["choices"]]
     instances = [Instance("loglikelihood", {}, request, 0) for request in requests]
     pairs = Encoder(tokenizer).loglikelihood(instances, disable_tqdm=True)
     contexts = {tuple(context) for context, _ in pairs}
@@ -207,10 +208,6 @@ def rows(example: dict, tokenizer) -> list[Row]:
         targets = tuple((token,) for token in continuation)
         made.append(Row((*context, *continuation[:-1]), targets, example["group"]))
     return made
-
-
-def _after(prompt: str, choices: Iterable[str]) -> list[tuple[str, str]]:
-    return [(prompt, choice) for choice in choices]
 
 
 def _value(theirs, metric: str, document: dict, values: np.ndarray, likeliest) -> float:

@@ -10,7 +10,7 @@ import transformers
 from . import storage
 from .blocks import UNPRUNED, Block, similarity_block, simple_block
 from .models import files
-from .models.decoder import decoder_layers
+from .models.decoder import decoder_layers, sample_tokens
 from .models.layers import only_layers
 
 __all__ = ["UNPRUNED", "Block", "dropped", "save_pruned", "similarity_block", "simple_block"]
@@ -67,12 +67,11 @@ def _check_saved(model, folder: Path) -> None:
         return
     config = transformers.AutoConfig.from_pretrained(folder)
     saved = type(model).from_pretrained(folder, config=config, dtype=model.dtype).eval()
-    vocab_size = model.config.get_text_config(decoder=True).vocab_size
-    ids = torch.arange(128).reshape(2, 64) % vocab_size
+    ids = sample_tokens(model, 128).reshape(2, 64)
     was_training = model.training
     with torch.no_grad():
-        expected = model.eval()(ids.to(model.device), use_cache=False).logits.float().cpu()
-        difference = saved(ids, use_cache=False).logits.float() - expected
+        expected = model.eval()(ids, use_cache=False).logits.float().cpu()
+        difference = saved(ids.cpu(), use_cache=False).logits.float() - expected
     model.train(was_training)
     tolerance = CPU_TOLERANCE if model.device.type == "cpu" else GPU_TOLERANCE
     if not difference.norm() <= tolerance * expected.norm():  # nor if it is no number

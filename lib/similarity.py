@@ -32,25 +32,19 @@ def block_distances(model, batches: Iterable[dict]) -> BlockDistances:
 
     batches: dicts with `input_ids` and `attention_mask`, both (B, T), padded on the right; and
     `numbers`, (B,), of the sequences, by which they are dealt into folds (by default as they come).
-    Only the last real token of each sequence counts; angles, not cosines, are averaged; states
-    are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
-    """
-    return _averaged((last_token_states(model, batch), batch.get("numbers")) for batch in batches)
-
-
-def _averaged(parts: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> BlockDistances:
-    """Mean distances over sequences, from their last-token states (B, L+1, D) and numbers.
-
     The numbers are those before sequences were sorted by length: folds by the place in that order
     would be stratified by length, and their spread too small.
+    Only the last real token of each sequence counts; angles, not cosines, are averaged; states
+    are compared as fp64 unit vectors. Holds (L+1)·B·D numbers of a batch.
     """
     total = squares = folds = 0.0
     counts = np.zeros(FOLDS, int)
     num_sequences = 0
-    for states, numbers in parts:
-        distances = angular_distances(states)
+    for batch in batches:
+        distances = angular_distances(last_token_states(model, batch))
         total = total + distances.sum(0)
         squares = squares + (distances**2).sum(0)
+        numbers = batch.get("numbers")
         if numbers is None:
             numbers = torch.arange(num_sequences, num_sequences + len(distances))
         fold_of = numbers.cpu().numpy() % FOLDS
@@ -87,7 +81,7 @@ def last_token_states(model, batch: dict) -> torch.Tensor:
 
 
 def calibration_batches(
-    texts: list[str | chats.Chat],
+    texts: list[chats.Text],
     tokenizer,
     max_tokens: int,
     batch_tokens: int,

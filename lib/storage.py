@@ -2,11 +2,12 @@
 
 import csv
 import hashlib
+import json
 import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def fingerprint(folder: Path, is_copy: bool = False) -> str:
         version = _end(file) if is_copy else status.st_mtime_ns
         if name[0] != ".":
             lines.append(f"{name} {status.st_size} {version}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return text_digest("\n".join(lines))
 
 
 def _end(path: Path) -> bytes:
@@ -54,13 +55,17 @@ def digest(target: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     files = sorted(p for p in target.rglob("*") if p.is_file())
     lines = [f"{file.relative_to(target).as_posix()}\0{digest(file)}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return text_digest("".join(lines))
+
+
+def text_digest(text: str) -> str:
+    """sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def listing_digest(digests: dict[str, str]) -> str:
     """sha256 of the lines that `sha256sum` prints of files; digests: sha256 by name."""
-    lines = [f"{digest}  {name}\n" for name, digest in digests.items()]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return text_digest("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
 
 
 def atomic_write(target: Path, content: bytes) -> None:
@@ -75,6 +80,18 @@ def atomic_write(target: Path, content: bytes) -> None:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def kept(file: Path, make: Callable):
+    """Return what a JSON file holds; what `make` returns goes into it first, if it is not there."""
+    if not file.exists():
+        atomic_write(file, json.dumps(make(), indent=1).encode())
+    return json.loads(file.read_text())
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says; the kind of one that says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

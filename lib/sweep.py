@@ -33,6 +33,7 @@ from .models.decoder import (
     fp32_target_logits,
     residual_stream,
     run_decoder,
+    window,
 )
 from .models.layers import changed_after_cut, run_after_block
 from .models.reading import Batch, greedy_texts, prefix_batches
@@ -88,11 +89,8 @@ def check_rows(model, rows: list[Row], task: str, new_tokens: int = 0) -> None:
     They are longer than it reads, or than it is exact for (`qwen1`); they have a token that it has
     no embedding of; or no row has a token before the first that is scored.
     """
-    config = decoder_config(model)
-    longest = max(len(row.tokens) for row in rows)
-    most = getattr(config, "max_position_embeddings", None) or longest
-    most = getattr(config, "exact_length", most)
-    if longest + new_tokens > most:
+    longest, most = max(len(row.tokens) for row in rows), window(decoder_config(model))
+    if most and longest + new_tokens > most:
         written = f" and {new_tokens} to write" if new_tokens else ""
         raise ValueError(
             f"A row of {task} has {longest} tokens{written}; this model reads at most {most}."

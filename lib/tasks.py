@@ -15,17 +15,21 @@ import numpy as np
 from .data import encoding, prompts, scoring, sets
 from .data.encoding import Row
 
+CHOICES, TEXTS = encoding.one_token_choices, encoding.completions
+SHOTS = ("questions", "shots")
+ORDERED = (*SHOTS, "shot_order")
+
 
 @dataclass(frozen=True)
 class TaskSpec:
     """A row of the table: what builds, encodes and scores a task, and what it is called."""
 
     build: Callable[..., list[dict]]  # its examples as text, given the source and the counts
-    counts: tuple[str, ...]  # the counts that `build` takes, named as in a result's key
-    rows: Callable[[dict, object], list[Row]]
-    unit: str  # "accuracy", "nats" or "bits per byte"
     data: sets.DataSet  # its set of questions: the name of one that has a row, or a Hub or File
     label: str
+    counts: tuple[str, ...] = ("questions",)  # that `build` takes, named as in a result's key
+    rows: Callable[[dict, object], list[Row]] = TEXTS
+    unit: str = "accuracy"  # or "nats" or "bits per byte"
     score: Callable[[dict, list], tuple[float, float]] | None = None  # value, weight; None: choices
     correct: Callable[[dict, np.ndarray], float] | None = None  # of choices; None: the likeliest
     per_character: bool = False  # their log-likelihoods are compared so (acc_norm of lm-eval)
@@ -42,84 +46,75 @@ class TaskSpec:
         return self.rows is encoding.completions or not self.has_places
 
 
-CHOICES, TEXTS = encoding.one_token_choices, encoding.completions
-SHOTS = ("questions", "shots")
-ORDERED = (*SHOTS, "shot_order")
-
-
 def multiple_choice(
     data: sets.DataSet,
     read: Callable[[dict], dict],
     label: str,
     form: prompts.Form = prompts.by_content,
-    counts: tuple[str, ...] = ("questions",),
+    counts: tuple[str, ...] = TaskSpec.counts,
 ) -> TaskSpec:
     """Return the row of a task of questions and options, as `prompts.multiple_choice` asks them.
 
     form: `prompts.by_content` compares the texts of the options, `prompts.by_letter` lists them and
     compares letters. counts: ORDERED with solved examples.
     """
-    most_shots = prompts.MOST_SHOTS if "shots" in counts else 0
-    of_data = {"data": data, "read": read, "form": form, "most_shots": most_shots}
-    build = partial(prompts.multiple_choice, **of_data)
+    build = partial(
+        prompts.multiple_choice,
+        data=data,
+        read=read,
+        form=form,
+        most_shots=prompts.MOST_SHOTS if "shots" in counts else 0,
+    )
     rows = CHOICES if form is prompts.by_letter else TEXTS
-    return TaskSpec(build, counts, rows, "accuracy", data, label)
+    return TaskSpec(build, data, label, counts, rows)
 
 
 _specs = {
     "mmlu": TaskSpec(
-        prompts.mmlu, ("subjects", *ORDERED), CHOICES, "accuracy", "mmlu", "MMLU by letter"
+        prompts.mmlu,
+        data="mmlu",
+        label="MMLU by letter",
+        counts=("subjects", *ORDERED),
+        rows=CHOICES,
     ),
-    "boolq": TaskSpec(
-        prompts.boolq,
-        ("questions",),
-        CHOICES,
-        "accuracy",
-        "boolq",
-        "BoolQ",
-        same_choices=True,
-    ),
+    "boolq": TaskSpec(prompts.boolq, data="boolq", label="BoolQ", rows=CHOICES, same_choices=True),
     "arc_easy": TaskSpec(
-        prompts.arc_easy, ORDERED, TEXTS, "accuracy", "arc_easy", "ARC-Easy by content"
+        prompts.arc_easy, data="arc_easy", label="ARC-Easy by content", counts=ORDERED
     ),
     "arc_easy_test": TaskSpec(
         prompts.arc_easy_test,
-        SHOTS,
-        TEXTS,
-        "accuracy",
-        "arc_easy_test",
-        "ARC-Easy (test) by content",
+        data="arc_easy_test",
+        label="ARC-Easy (test) by content",
+        counts=SHOTS,
     ),
     "c4": TaskSpec(
         prompts.c4,
-        ("sequences", "max_tokens"),
-        encoding.text,
-        "nats",
-        "c4",
-        "C4 loss in nats",
-        scoring.loss,
+        data="c4",
+        label="C4 loss in nats",
+        counts=("sequences", "max_tokens"),
+        rows=encoding.text,
+        unit="nats",
+        score=scoring.loss,
     ),
     "hellaswag": TaskSpec(
-        prompts.hellaswag,
-        ("questions",),
-        TEXTS,
-        "accuracy",
-        "hellaswag",
-        "HellaSwag",
-        per_character=True,
+        prompts.hellaswag, data="hellaswag", label="HellaSwag", per_character=True
     ),
     "gsm8k": TaskSpec(
         prompts.gsm8k,
-        (*SHOTS, "new_tokens"),
-        encoding.prompt,
-        "accuracy",
-        "gsm8k",
-        "GSM8K, written",
-        scoring.exact_match,
+        data="gsm8k",
+        label="GSM8K, written",
+        counts=(*SHOTS, "new_tokens"),
+        rows=encoding.prompt,
+        score=scoring.exact_match,
         generated=True,
     ),
     "gsm8k_bpb": TaskSpec(
-        prompts.gsm8k, SHOTS, TEXTS, "bits per byte", "gsm8k", "GSM8K, gold", scoring.bits_per_byte
+        prompts.gsm8k,
+        data="gsm8k",
+        label="GSM8K, gold",
+        counts=SHOTS,
+        unit="bits per byte",
+        score=scoring.bits_per_byte,
     ),
 }
 TASK_SPECS = MappingProxyType(_specs)  # read only

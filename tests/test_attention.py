@@ -95,14 +95,14 @@ def trained(model, folder, micro_batch: int, joined: bool = False):
     read = documents(RECIPE.steps * RECIPE.batch)
     sequences = [{"documents": [document]} for document in read]
     with (
-        attention.attending_within_documents(model) if joined else nullcontext(),
+        attention.attending_with(model) if joined else nullcontext(),
         lora.new_lora(model, RECIPE) as wrapped,
     ):
         collate = packing.collator(joined)
-        steps, _ = training._train(wrapped, collate, sequences, RECIPE, folder, micro_batch)
+        history = training._train(wrapped, collate, sequences, RECIPE, folder, micro_batch)
         parameters = dict(wrapped.named_parameters())
         weights = {name: parameters[name].clone() for name in parameters if "lora" in name}
-    return [step["loss"] for step in steps], weights
+    return [entry["loss"] for entry in history if "loss" in entry], weights
 
 
 @pytest.mark.parametrize("kind", [LlamaForCausalLM, WithoutCount])

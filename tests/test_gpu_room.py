@@ -76,7 +76,7 @@ def healed_on_a_gpu(model, recipe, budget: memory.ActivationBudget):
     """Yield a model with adapters, where it is healed by the kernels of a GPU."""
     with (
         counting.kernels_of_a_gpu(),
-        attention.attending_within_documents(model),
+        attention.attending_with(model),
         lora.new_lora(model.train(), recipe) as wrapped,
         memory.recomputing(model, budget),
     ):

@@ -26,7 +26,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.data import sets
 from lib.gpu.memory import ActivationBudget
 from lib.healing import linear, lora, packing, training
-from lib.healing.attention import attending_within_documents
+from lib.healing.attention import attending_with
 from lib.models.decoder import residual_stream
 from lib.pruning import dropped
 
@@ -254,7 +254,7 @@ def test_a_teacher_is_the_whole_model_and_the_gradient_that_of_its_distribution(
         randomise(wrapped, std=0.3)
         wrapped.train()
         if joined:
-            stack.enter_context(attending_within_documents(llama))
+            stack.enter_context(attending_with(llama))
         batch = packing.collator(joined)([sequence])
         labels = batch.pop("labels")
         trained = [p for p in wrapped.parameters() if p.requires_grad]

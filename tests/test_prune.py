@@ -168,7 +168,7 @@ def test_the_block_of_the_least_loss_is_chosen_by_texts_that_are_not_scored(mode
             weight += by_hand(base, block, "folded", tokens)[0].T.to(weight) @ weight
         with dropped(cut, block):
             values[first] = sweep(cut, tokenizer, [], [task]).value[0]
-    work = steps.Work(options(model, by=by, repair="map", limit=12), [], None, {})
+    work = steps.Work(options(model, by=by, repair="map", limit=12), [], None)
     chosen = steps.choose(work.options, base, tokenizer)
     assert steps.fit_map(work, base, tokenizer, chosen).start == min(values, key=values.get)
 
@@ -183,9 +183,9 @@ def test_a_map_that_makes_the_cut_worse_ends_before_the_healing(model, tmp_path,
         return {"versions": scores}
 
     for changes in ([-1, -2, -1, -2], [3, -1, 1, -1]):
-        steps.check_map(steps.Work(None, [], None, versions(*changes)))
+        steps.check_map(steps.Work(None, [], None, results=versions(*changes)))
     with pytest.raises(ValueError, match=r"raises the loss after the cut by 1.00 ± 0.04 nats"):
-        steps.check_map(steps.Work(None, [], None, versions(1, 1.1, 0.9, 1)))
+        steps.check_map(steps.Work(None, [], None, results=versions(1, 1.1, 0.9, 1)))
     monkeypatch.setattr(steps, "SIGNIFICANT", -math.inf)
     monkeypatch.setattr(steps, "heal_cut", None)  # it is not reached
     with pytest.raises(ValueError, match="leave out REPAIR=map, or choose another block"):

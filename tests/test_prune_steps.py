@@ -143,7 +143,7 @@ def test_no_map_is_fitted_on_the_texts_that_judge(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("\n".join(map(str, range(80))))  # of which 70 train
     call = Options("a", layers=2, by="map", repair="map", limit=limit, texts=texts)
-    work = steps.Work(call, [], tmp_path, {})
+    work = steps.Work(call, [], tmp_path)
     steps.fit_map(work, *base, steps.choose(call, *base))
     given = sets.c4("train", texts or C4, fitted + 8)
     assert read == [(given[:-8], 256), (given[-8:], 256)]
@@ -191,7 +191,7 @@ def test_cuts_are_asked_what_the_whole_model_can_answer(floor, cuts, base, tmp_p
     monkeypatch.setattr(steps, "sweep", score)
     monkeypatch.setattr(steps, "baseline_scores", lambda *_, **__: {"own": floor, "letter": 0.26})
     call = Options("a", layers=2, tasks=" ".join(QUESTIONS), limit=2)
-    work = steps.Work(call, call.scored(), tmp_path, {"versions": []})
+    work = steps.Work(call, call.scored(), tmp_path)
     work.ask_whole(*base)
     work.score(*base, {"whole": UNPRUNED, "cut": Block(2, 2)})
     assert asked == [(0, [task]) for task in QUESTIONS] + [(2, cuts)]
@@ -224,7 +224,7 @@ def test_blocks_without_a_foldable_map_drop_out(by, base, tmp_path):
     blocks = steps.choose(call, model, base[1])
     assert {block.start for block in blocks} <= {2, 5}
     assert len(blocks) == (2 if by == "map" else 1)
-    assert steps.fit_map(steps.Work(call, [], tmp_path, {}), model, base[1], blocks).start in (2, 5)
+    assert steps.fit_map(steps.Work(call, [], tmp_path), model, base[1], blocks).start in (2, 5)
     layers = model.model.layers
     layers[1].mlp = layers[4].mlp = layers[0].mlp
     with pytest.raises(ValueError, match="Leave out REPAIR=map"):
@@ -281,7 +281,7 @@ def test_a_block_with_nan_is_never_the_best(base, monkeypatch):
     blocks = [Block(start, 2) for start in range(3)]
     losses = [0.5, np.nan, 2.0, 1.0]  # the first is the whole model's
     monkeypatch.setattr(steps, "sweep", lambda *_: pd.DataFrame({"value": losses}))
-    assert steps.of_least_loss(*base, blocks, ["a"]) == blocks[2]
+    assert steps.of_least_loss(*base, blocks, ["a"], 256) == blocks[2]
     matrix = np.ones((LAYERS + 1, LAYERS + 1))
     matrix[0, 2], matrix[3, 5] = np.nan, 0
     monkeypatch.setattr(steps, "block_distances", lambda *_: BlockDistances(*[matrix] * 3, 2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 import torch
-from conftest import ROUNDING, VOCAB
+from conftest import ROUNDING, VOCAB, tiny
 
 from lib import sweep
 from lib.blocks import UNPRUNED, Block
@@ -193,6 +193,7 @@ def test_a_row_longer_than_the_model_reads_ends_in_a_sentence(llama, tokenizer):
     question = {"prompt": "a b c d e f", "new_tokens": 20, "answer": "1", "group": None}
     with pytest.raises(ValueError, match="and 20 to write; this model reads at most 20"):
         sweep.sweep(llama, tokenizer, [], [Task("gsm8k", (question,))])
+    sweep.check_rows(tiny("bloom"), [Row((3, 1), ())], "gsm8k", new_tokens=20)  # it has no limit
 
 
 @pytest.mark.parametrize("name", ["c4", "gsm8k", "arc_easy"])

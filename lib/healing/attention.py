@@ -18,6 +18,7 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ..models.decoder import sample_tokens
 from . import packing
 
 NAME = "documents"  # of the attention, among those of transformers
@@ -37,20 +38,13 @@ def isolated_documents(model, max_tokens: int) -> Iterator[bool]:
     if not can_join_documents(model, max_tokens):
         yield False
         return
-    with attending_within_documents(model):
+    with attending_with(model):
         yield True
 
 
 @contextmanager
-def attending_within_documents(model) -> Iterator[None]:
-    """Give the model our `attention` in place of its own."""
-    with attending_with(model, NAME):
-        yield
-
-
-@contextmanager
-def attending_with(model, name: str) -> Iterator[None]:
-    """Give the model another attention, by its name among those of transformers."""
+def attending_with(model, name: str = NAME) -> Iterator[None]:
+    """Give the model another attention in place of its own: ours, or by transformers' name."""
     own = model.config._attn_implementation
     model.set_attn_implementation(name)
     try:
@@ -84,17 +78,16 @@ def _keeps_documents_apart(model, max_tokens: int) -> bool:
 
     A kind of layer that nobody declares may let it read what comes before.
     """
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
     lengths = [min(length, max_tokens) for length in PROBE]
-    first, second = torch.arange(sum(lengths)).add(1).mul(7).remainder(vocabulary).split(lengths)
-    other = first.add(1).remainder(vocabulary)
+    first, second = sample_tokens(model, sum(lengths)).split(lengths)
+    other = first.add(1).remainder(model.config.get_text_config(decoder=True).vocab_size)
     # after it, `first` fills the row up: rows of one length are multiplied in the same way
-    filled_up = torch.cat([second, first])[None].to(model.device)
+    filled_up = torch.cat([second, first])[None]
     training = model.training
     model.eval()
     try:
         alone = model(input_ids=filled_up, use_cache=False).logits[0, : len(second)].float()
-        with attending_within_documents(model):
+        with attending_with(model):
             joined = _logits_after(model, first, second)
             after_another = _logits_after(model, other, second)
     except ValueError:  # of `attention`: Doge, say, gives it a mask

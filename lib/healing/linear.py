@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from ..blocks import Block
-from ..models.decoder import decoder_config, residual_stream, run_decoder
+from ..models.decoder import decoder_config, residual_stream, run_decoder, sample_tokens
 from ..models.layers import only_layers
 from . import lora
 
@@ -92,13 +92,19 @@ def solve_with_ridge_search(fit: Moments, held: Moments) -> tuple[torch.Tensor, 
 # ---- a block with a map in its place -------------------------------------------------------
 
 
+class FFNOutput:
+    """m of the last forward pass, (B, T, D), which `reading_ffn` notes."""
+
+    m: torch.Tensor
+
+
 @dataclass(frozen=True, order=True)
 class Mapped(Block):
     """A block with the map `name` (a key of KINDS) in its place. change: A, (D, D), fp32."""
 
-    name: str = ""
-    change: torch.Tensor = field(default=None, compare=False, repr=False)
-    added: dict = field(default_factory=dict, compare=False, repr=False)  # m, of a map of it
+    name: str
+    change: torch.Tensor = field(compare=False, repr=False)
+    ffn: FFNOutput = field(default_factory=FFNOutput, compare=False, repr=False)
 
     def __eq__(self, other) -> bool:
         """Maps are the same if they are of one block and name, and have the very same A."""
@@ -107,11 +113,9 @@ class Mapped(Block):
         return super().__eq__(other) and self.name == other.name
 
     def input_after_cut(self, state: torch.Tensor) -> torch.Tensor:
-        """x + z A. A map of m needs `reading_ffn`: without it there is no m, a KeyError."""
-        inputs = state
-        if KINDS.get(self.name) == FFN:
-            inputs = self.added[FFN]
-        change = inputs.float() @ self.change
+        """x + z A. A map of m needs `reading_ffn`: without it there is no m, an AttributeError."""
+        z = self.ffn.m if KINDS[self.name] == FFN else state
+        change = z.float() @ self.change
         return (state.float() + change).to(state.dtype)
 
 
@@ -121,18 +125,18 @@ def reading_ffn(model, blocks: Iterable[Block]) -> Iterator[None]:
     with ExitStack() as hooks:
         for block in blocks:
             if isinstance(block, Mapped) and KINDS[block.name] == FFN:
-                keep = partial(block.added.__setitem__, FFN)
-                hooks.enter_context(_each_ffn_output(model, block.start, keep))
+                note = partial(setattr, block.ffn, "m")
+                hooks.enter_context(_each_ffn_output(model, block.start, note))
         yield
 
 
-def _each_ffn_output(model, start: int, keep: Callable[[torch.Tensor], None]):
-    """Hook: call keep(m) in every forward pass. Raises ValueError as `projection`."""
+def _each_ffn_output(model, start: int, note: Callable[[torch.Tensor], None]):
+    """Hook: call note(m) in every forward pass. Raises ValueError as `projection`."""
 
-    def note(module, args, output):
-        keep(output.clone())  # Falcon adds to it in place
+    def after(module, args, output):
+        note(output.clone())  # Falcon adds to it in place
 
-    return projection(model, start - 1).register_forward_hook(note)
+    return projection(model, start - 1).register_forward_hook(after)
 
 
 @torch.no_grad()
@@ -220,15 +224,11 @@ def _accumulate_moments(
                     continue
                 # sums, not states: they are as large for 10 texts as for 10,000
                 for sums, mask in ((fit, is_token & ~is_held), (held, is_token & is_held)):
-                    tokens = mask.to(model.device)
+                    tokens, key = mask.to(model.device), (block, source)
                     if tokens.any():
-                        _add(sums, (block, source), moments(x[tokens], y[tokens], z[tokens]))
+                        new = moments(x[tokens], y[tokens], z[tokens])
+                        sums[key] = sums[key] + new if key in sums else new
     return fit, held
-
-
-def _add(sums: dict, key, new: Moments) -> None:
-    """Add `new` to the sum of that key."""
-    sums[key] = sums[key] + new if key in sums else new
 
 
 @contextmanager
@@ -242,8 +242,8 @@ def _noted_states(model, blocks: Sequence[Block], sources: set[str]) -> Iterator
     with ExitStack() as hooks:
         for start in {block.start for block in blocks if FFN in sources}:
             with suppress(ValueError):
-                keep = partial(states.__setitem__, (start, FFN))
-                hooks.enter_context(_each_ffn_output(model, start, keep))
+                note = partial(states.__setitem__, (start, FFN))
+                hooks.enter_context(_each_ffn_output(model, start, note))
         hooks.enter_context(only_layers(model, range(max(depths))))
         hooks.enter_context(residual_stream(model, states.__setitem__, at=sorted(depths)))
         yield states
@@ -287,9 +287,7 @@ def _is_added_as_it_is(model, module: nn.Module) -> bool:
     It reads a few tokens twice. The second time a random vector is added to what `module` gives, as
     long as the state: (1, tokens, D).
     """
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    ids = torch.arange(1, PROBE + 1).mul(7).remainder(vocabulary)[None].to(model.device)
-    states = []
+    ids, states = sample_tokens(model, PROBE)[None], []
 
     def read():
         with residual_stream(model, lambda l, x: states.append(x.float()), at=[1]):

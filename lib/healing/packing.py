@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorWithFlattening
 
 from ..data import chats, sets
-from ..data.chats import Chat
+from ..data.chats import Chat, Text
 
 TOKENIZED_AT_ONCE = 64  # documents
 _flattened = DataCollatorWithFlattening()
@@ -49,8 +49,9 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
             "it as eos_token in its tokenizer_config.json."
         )
     documents = _in_order(tokenizer, texts, recipe)
-    sequences, sequence, cut_off, begun = [], [], [], 0
-    any_target = False
+    sequences, cut_off = [], []  # what is made, and the rests of documents that wait
+    parts = []  # of the sequence that is being filled
+    begun, any_target = 0, False
     while len(sequences) < count:
         if cut_off and (begun % len(texts) == 0 or not recipe.beginnings_first):
             document = cut_off.pop(0)
@@ -61,16 +62,17 @@ def training_sequences(tokenizer, recipe) -> tuple[list[dict], float]:
         else:
             document = next(documents)
             begun += 1
-        room = recipe.max_tokens - sum(len(part.ids) for part in sequence)
+        room = recipe.max_tokens - sum(len(part.ids) for part in parts)
         part, rest = document.split(room)
-        sequence.append(part)
+        parts.append(part)
         any_target = any_target or _as_sequence([part]) is not None
         if recipe.packed and rest.ids:
             cut_off.append(rest)
-        if not recipe.packed or len(part.ids) == room:
-            if made := _as_sequence(sequence):
-                sequences.append(made)
-            sequence = []
+        is_full = len(part.ids) == room
+        if is_full or not recipe.packed:
+            if sequence := _as_sequence(parts):
+                sequences.append(sequence)
+            parts = []
     return sequences, round(begun / len(texts), 3)
 
 
@@ -83,7 +85,7 @@ def _as_sequence(parts: Sequence[Document]) -> dict | None:
     return sequence if targets([sequence]) else None
 
 
-def _in_order(tokenizer, texts: Sequence[str | Chat], recipe) -> Iterator[Document]:
+def _in_order(tokenizer, texts: Sequence[Text], recipe) -> Iterator[Document]:
     """Yield documents without end; only what is read becomes tokens."""
     shuffling = random.Random(recipe.seed)
     while True:

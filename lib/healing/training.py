@@ -96,13 +96,13 @@ def heal(
         _check_begun(model, recipe, folder)
         if finished := _load_result(folder):
             return finished
-        watch = HeldOut(model, held_out_loss, recipe.steps) if held_out_loss else None
+        watches = [HeldOut(model, held_out_loss, recipe.steps)] if held_out_loss else []
         documents = isolated_documents(model, recipe.max_tokens)
         if not _teacher_can_join(model, recipe, whole):
             documents = nullcontext(False)
         with documents as joined:
             healed = _heal_within_memory(
-                model, tokenizer, recipe, folder, micro_batch, joined, watch, whole
+                model, tokenizer, recipe, folder, micro_batch, joined, watches, whole
             )
         if healed.status != "oom":  # with more memory it resumes from its checkpoints
             _save_result(folder, healed)
@@ -138,7 +138,7 @@ def _check_begun(model, recipe: Recipe, folder: Path) -> None:
 
 
 def _heal_within_memory(
-    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, joined: bool, watch, whole
+    model, tokenizer, recipe: Recipe, folder: Path, micro_batch: int, joined: bool, watches, whole
 ) -> Healed:
     """Train, with fewer sequences at a time as long as memory runs out.
 
@@ -150,20 +150,20 @@ def _heal_within_memory(
     sequences, epochs = packing.training_sequences(tokenizer, recipe)
     check_tokens(model, (ids for sequence in sequences for ids in sequence["documents"]))
     collate = packing.collator(joined)
-    steps, held_out, status, adapter = [], [], "oom", None
-    budget = None
+    history, status, adapter, budget = [], "oom", None, None
     if model.device.type != "cpu":
         budget, micro_batch = _fit_to_gpu(model, recipe, micro_batch)
     most = _resumed_micro_batch(folder) or micro_batch
     for micro in packing.micro_batches(recipe.batch, most):
         try:
             with lora.new_lora(model, recipe) as wrapped:
-                steps, held_out = _train(
-                    wrapped, collate, sequences, recipe, folder, micro, budget, watch, whole
+                history = _train(
+                    wrapped, collate, sequences, recipe, folder, micro, budget, watches, whole
                 )
-                is_finite = all(math.isfinite(step["loss"]) for step in steps)
-                status = "ok" if is_finite else "diverged"
-                if status == "ok":
+                status = "ok"
+                if not all(math.isfinite(entry.get("loss", 0.0)) for entry in history):
+                    status = "diverged"
+                else:
                     adapter = lora.save(wrapped, folder / "adapter")
             break
         except RuntimeError as error:
@@ -173,18 +173,18 @@ def _heal_within_memory(
             # frames that failed, and with them their tensors
             log.warning("Memory ended with %d sequences at a time.", micro)
         clear_device_cache(garbage_collection=True)  # of the adapter and its gradients
-    losses = [step["loss"] for step in steps if math.isfinite(step["loss"])]
+    steps = [entry for entry in history if "loss" in entry]
     return Healed(
         adapter,
-        losses,
-        status,
-        micro,
-        epochs,
-        packing.real_tokens(sequences),
-        sum(step.get("seconds", 0) for step in steps),
-        joined,
-        packing.targets(sequences),
-        [[entry["step"], entry[HELD_OUT]] for entry in held_out],
+        losses=[step["loss"] for step in steps if math.isfinite(step["loss"])],
+        status=status,
+        micro_batch=micro,
+        epochs=epochs,
+        real_tokens=packing.real_tokens(sequences),
+        seconds=sum(step.get("seconds", 0) for step in steps),
+        joined=joined,
+        targets=packing.targets(sequences),
+        held_out=[[entry["step"], entry[HELD_OUT]] for entry in history if HELD_OUT in entry],
     )
 
 
@@ -300,14 +300,15 @@ class HeldOut(TrainerCallback):
 
 
 def _train(
-    wrapped, collate, sequences, recipe, folder, micro_batch, budget=None, watch=None, whole=None
-) -> tuple[list[dict], list[dict]]:
-    """Train from the newest complete checkpoint on; return what is noted of steps and held-out.
+    wrapped, collate, sequences, recipe, folder, micro_batch, budget=None, watches=(), whole=None
+) -> list[dict]:
+    """Train from the newest complete checkpoint on; return the history.
 
-    Of each step its loss and seconds, and of held-out texts (`watch`, a HeldOut) step and loss.
+    Of each step it has loss and seconds, and of held-out texts step and loss.
 
     collate: makes a batch of sequences (`packing.collator`).
     budget: a GPU's, for activations (`gpu.memory.ActivationBudget`).
+    watches: a HeldOut, if texts are watched.
     whole: of a teacher, as in `heal`.
     """
     model, recomputing = wrapped.get_base_model(), nullcontext()
@@ -322,14 +323,13 @@ def _train(
             train_dataset=sequences,
             data_collator=collate,
             compute_loss_func=Teacher(wrapped, whole).loss if whole else _loss,
-            callbacks=[CheckpointCallback(), *([watch] if watch else [])],
+            callbacks=[CheckpointCallback(), *watches],
         )
         trainer.remove_callback(PrinterCallback)  # of each loss
         # in fp16; it would compute norms in fp32. The adapters multiply in 16 bits by themselves
         trainer.accelerator.autocast_handler = AutocastKwargs(enabled=False)
         trainer.train(resume_from_checkpoint=_newest_complete(folder))
-    history = trainer.state.log_history
-    return tuple([entry for entry in history if name in entry] for name in ("loss", HELD_OUT))
+    return trainer.state.log_history
 
 
 def _training_arguments(recipe: Recipe, folder: Path, micro_batch: int, model):

@@ -37,6 +37,13 @@ def decoder_config(model):
         ) from None
 
 
+def window(config) -> int | None:
+    """How many tokens a model reads at most, if its configuration says so."""
+    text = config.get_text_config(decoder=True)
+    exact = getattr(text, "exact_length", None)  # of `qwen1`
+    return exact or getattr(text, "max_position_embeddings", None)
+
+
 def decoder_layers(model) -> nn.ModuleList:
     """The list of decoder layers, as long as the configuration says, of any HF decoder."""
     return getattr(get_decoder(model), layers_attribute(model))
@@ -63,6 +70,12 @@ def layers_attribute(model) -> str:
     return lists[0]
 
 
+def sample_tokens(model, count: int) -> torch.Tensor:
+    """The token ids, (count,), that a model is tried with, on its device. They mean nothing."""
+    vocabulary = model.config.get_text_config(decoder=True).vocab_size
+    return torch.arange(1, count + 1).mul(7).remainder(vocabulary).to(model.device)
+
+
 def check_tokens(model, sequences: Iterable[Sequence[int]]) -> None:
     """Raise ValueError for a token that the model has no embedding of."""
     known = len(model.get_input_embeddings().weight)
@@ -84,20 +97,36 @@ def residual_stream(model, visit: Callable[[int, torch.Tensor], None], at: Seque
     """
     layers = decoder_layers(model)
     with ExitStack() as hooks:
-        for depth in range(len(layers) + 1) if at is None else at:
+        for l in range(len(layers) + 1) if at is None else at:
 
-            def before(module, args, kwargs, depth=depth):
-                visit(depth, args[0] if args else kwargs["hidden_states"])
+            def look(x, l=l):
+                visit(l, x)
 
-            def after(module, args, output, depth=depth):
-                visit(depth, output if isinstance(output, torch.Tensor) else output[0])
-
-            if depth < len(layers):
-                hook = layers[depth].register_forward_pre_hook(before, with_kwargs=True)
-            else:
-                hook = layers[-1].register_forward_hook(after)
-            hooks.enter_context(hook)
+            hooks.enter_context(state_hook(layers, l, look))
         yield
+
+
+def state_hook(layers: nn.ModuleList, l: int, change: Callable, first: bool = False):
+    """Hook: call change(x) with x^(l), (B, T, D), in every forward.
+
+    If it returns a state, that one goes on in place of x. first: before the layer's other hooks.
+    """
+
+    def before(module, args, kwargs):
+        new = change(args[0] if args else kwargs["hidden_states"])
+        if new is None:
+            return None
+        return ((new, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": new})
+
+    def after(module, args, output):
+        if isinstance(output, torch.Tensor):
+            return change(output)
+        new = change(output[0])
+        return None if new is None else (new, *output[1:])
+
+    if l < len(layers):
+        return layers[l].register_forward_pre_hook(before, with_kwargs=True, prepend=first)
+    return layers[-1].register_forward_hook(after)
 
 
 def logits(model, states: torch.Tensor) -> torch.Tensor:

@@ -100,7 +100,7 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
     except (KeyError, ValueError, OSError) as error:
         raise ModelError(
             f"{file} describes no model that transformers {transformers.__version__} knows "
-            f"({_first_line(error)})."
+            f"({storage.first_line(error)})."
         ) from error
     for part in (config, config.get_text_config(decoder=True)):
         if getattr(part, "quantization_config", None):
@@ -139,13 +139,13 @@ def digests(checkpoint: Checkpoint, notes: Path) -> dict[str, str]:
     """
     if checkpoint.source.kind != "folder":
         return {}
-    note = notes / f"{checkpoint.source.revision[:12]}.json"
-    if not note.exists():
+
+    def read() -> dict[str, str]:
         own = set(chain.from_iterable(map(checkpoint.folder.glob, CHECKPOINT_FILES)))
         own -= set(chain.from_iterable(map(checkpoint.folder.glob, BESIDE)))
-        content = {file.name: storage.digest(file) for file in sorted(own)}
-        storage.atomic_write(note, json.dumps(content).encode())
-    return json.loads(note.read_text())
+        return {file.name: storage.digest(file) for file in sorted(own)}
+
+    return storage.kept(notes / f"{checkpoint.source.revision[:12]}.json", read)
 
 
 def configuration(name: str):
@@ -203,16 +203,19 @@ def keep_configuration(base: Path, folder: Path) -> None:
     if own is None:
         return
 
-    def read():
+    def reread():
+        """Write the entries as they are by now; return what transformers makes of them."""
         file.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
         return AutoConfig.from_pretrained(folder)
 
-    uncut = list(_parts(own, read(), after))
+    # first what speaks of single layers, in the base's own words; then what is still read otherwise
+    uncut = list(_parts(own, reread(), after))
     for part, before, cut in uncut:
         _cut_layers(part, before, cut)
-    for (part, now, cut), (_, before, _) in zip(_parts(own, read(), after), uncut, strict=True):
+    recut = _parts(own, reread(), after)
+    for (part, before, cut), (_, now, _) in zip(uncut, recut, strict=True):
         _change(part, before, now, cut)
-    if _entries(read()) != _entries(after):
+    if _entries(reread()) != _entries(after):
         file.write_text(written, encoding="utf-8")
 
 
@@ -296,12 +299,7 @@ def _dequantise(file: Path, folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     except Exception as error:  # whatever its reader stumbles over
-        raise ModelError(f"{file} cannot be unpacked ({_first_line(error)}).") from error
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{file} cannot be unpacked ({storage.first_line(error)}).") from error
 
 
 def pinned(name: str) -> Source:
@@ -364,7 +362,7 @@ def lazy_state_dict(folder: Path) -> dict:
             tensors |= {key: shard.get_slice(key) for key in shard.keys()}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
-            f"The weights in {folder} are missing or damaged ({_first_line(error)}): fetch them "
-            "again, as safetensors."
+            f"The weights in {folder} are missing or damaged ({storage.first_line(error)}): "
+            "fetch them again, as safetensors."
         ) from error
     return tensors

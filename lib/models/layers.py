@@ -25,6 +25,7 @@ from .decoder import (
     get_decoder,
     layers_attribute,
     run_decoder,
+    state_hook,
 )
 from .registry import ModelError
 
@@ -168,6 +169,7 @@ def slice_state_dict(tensors: dict, model, num_layers: int, keep: Sequence[int])
     in_layer = dict(decoder_layers(model)[0].named_parameters())
     numbered = [m for m in matches.values() if m]
     known = [m for m in numbered if m["after"] in in_layer]
+    # the decoder's list of layers is the one with the most tensors
     prefixes = Counter(m["before"] for m in known or numbered)
     prefix = max(prefixes, key=prefixes.get, default=None)
     layers = {int(m["layer"]) for m in numbered if m["before"] == prefix}
@@ -196,47 +198,18 @@ def run_after_block(model, block: Block, state: torch.Tensor, width: int = 0) ->
     num_layers = len(decoder_layers(model))
     after = range(block.stop, num_layers)
     output = (state,) + (None,) * (width - 1) if width else state
-
-    def from_the_cut(module, args, kwargs):
-        return _reading(state, args, kwargs)
-
     with only_layers(model, after or [num_layers - 1]) as cut:
-        first = cut.kept[0]
         # if the block includes the last layer, that one stays, and does nothing
-        idle = mock.patch.object(first, "forward", lambda *args, **kwargs: output)
+        idle = mock.patch.object(cut.kept[0], "forward", lambda *args, **kwargs: output)
         # first of all hooks, so that whoever looks at this layer's input sees `state`
-        hook = first.register_forward_pre_hook(from_the_cut, with_kwargs=True, prepend=True)
+        hook = state_hook(cut.kept, 0, lambda _: state, first=True)
         with hook, nullcontext() if after else idle:
             yield
 
 
-def _reading(state: torch.Tensor, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Return the arguments of a layer with `state` as what it reads."""
-    if args:
-        return (state, *args[1:]), kwargs
-    return args, kwargs | {"hidden_states": state}
-
-
-@contextmanager
-def changed_after_cut(model, block: Block) -> Iterator[None]:
-    """Within `pruning.dropped`: what follows the cut reads `block.input_after_cut` of the state."""
-    layers = decoder_layers(model)
-
-    def before(module, args, kwargs):
-        state = args[0] if args else kwargs["hidden_states"]
-        return _reading(block.input_after_cut(state), args, kwargs)
-
-    def after(module, args, output):
-        if isinstance(output, torch.Tensor):
-            return block.input_after_cut(output)
-        return (block.input_after_cut(output[0]), *output[1:])
-
-    if block.start < len(layers):
-        hook = layers[block.start].register_forward_pre_hook(before, with_kwargs=True)
-    else:  # the block includes the last layer
-        hook = layers[-1].register_forward_hook(after)
-    with hook:
-        yield
+def changed_after_cut(model, block: Block):
+    """Hook, within `pruning.dropped`: what follows the cut reads `block.input_after_cut`."""
+    return state_hook(decoder_layers(model), block.start, block.input_after_cut)
 
 
 # ---- whether layers can be taken out of an architecture ----------------------------------------

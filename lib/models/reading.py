@@ -53,13 +53,15 @@ def prefix_batches(rows: list[Row], batch_tokens: int) -> Iterator[SharedPrefix]
     shaped = [(_shape(group), group) for group in groups.values()]
     shaped.sort(key=lambda pair: pair[0])
     for (length, size), alike in groupby(shaped, key=lambda pair: pair[0][:2]):
-        alike = list(alike)
-        while alike:
-            tokens = [length + size * longest for (_, _, longest), _ in alike]
-            fitting = sum((i + 1) * each <= batch_tokens for i, each in enumerate(tokens)) or 1
-            together = [group for _, group in alike[:fitting]]
-            yield _shared(together, length, batch_tokens)
-            alike = alike[fitting:]
+        together = []
+        for (_, _, longest), group in alike:
+            # all groups are padded to this one, which has the longest rows so far
+            tokens = (len(together) + 1) * (length + size * longest)
+            if together and tokens > batch_tokens:
+                yield _shared(together, length, batch_tokens)
+                together = []
+            together.append(group)
+        yield _shared(together, length, batch_tokens)
 
 
 def _shape(group: list[tuple[int, Row]]) -> tuple[int, int, int]:
@@ -134,7 +136,10 @@ def greedy_texts(
     generation needs it. shares_prefix: what all prompts begin with is read once; for that a cache
     must be one that can be continued in several ways.
     """
-    start = len(_common_prefix(prompts)) if shares_prefix and len(prompts) > 1 else 0
+    start = 0
+    if shares_prefix and len(prompts) > 1:
+        shortest = min(map(len, prompts))  # of it, too, a token is left to read
+        start = min(len(os.path.commonprefix(prompts)), shortest - 1)
     padded = tokenizer.pad(
         {"input_ids": [list(prompt[start:]) for prompt in prompts]},
         padding_side="left",
@@ -163,9 +168,3 @@ def greedy_texts(
     texts = tokenizer.batch_decode(sequences[:, length:], skip_special_tokens=True)
     stop = "|".join(map(re.escape, GSM8K_STOPS))
     return [re.split(stop, text, maxsplit=1)[0] for text in texts]
-
-
-def _common_prefix(prompts: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """What all prompts begin with, but at least one token of each is left to read."""
-    shortest = min(map(len, prompts))
-    return os.path.commonprefix(prompts)[: shortest - 1]

@@ -45,7 +45,7 @@ def read_base(model: str, folder: Path | None) -> Base:
     try:
         licence = _licence(model, folder)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or storage.first_line(error)
         unread.append(f"The licence in the README.md of {name} cannot be read ({reason}).")
     for pattern in [*files.LICENCES, PROCESSORS] if folder else []:
         for file in [*folder.glob(pattern), *folder.glob(f"{pattern}/**/*")]:

@@ -2,6 +2,7 @@
 
 from ..data import chats, encoding, sets
 from ..evaluation import Task
+from ..models.decoder import window
 from .options import MAX_TOKENS, Options
 
 LENGTHS = (1024, 4096)  # tokens of the texts
@@ -17,13 +18,6 @@ def lengths(options: Options, config) -> list[int]:
     """
     most = max(LENGTHS[0], options.sequence)
     return [length for length in LENGTHS if length <= min(most, window(config) or most)]
-
-
-def window(config) -> int | None:
-    """Return how many tokens a model reads at most, if its configuration says so."""
-    text = config.get_text_config(decoder=True)
-    exact = getattr(text, "exact_length", None)
-    return exact or getattr(text, "max_position_embeddings", None)
 
 
 def tasks(options: Options, config, tokenizer) -> dict[str, Task]:

@@ -1,13 +1,12 @@
 """What a call of `prune` may be told."""
 
-import hashlib
 import math
 import re
 from dataclasses import dataclass, replace
 
-from .. import evaluation
+from .. import evaluation, storage
 from ..data import sets
-from ..data.chats import Chat
+from ..data.chats import Chat, Text
 from ..evaluation import Task
 from ..healing import Recipe
 
@@ -16,6 +15,7 @@ FITTED = 96  # of the texts to heal on, for the linear map
 JUDGING = 8  # the last ones, not fitted on, by which BY=map chooses among the maps
 FEWEST = 12  # texts for both
 MAX_TOKENS = 256  # of a text, to choose, to fit, and by default to heal
+BATCH_TOKENS = 2048  # that a pass reads to choose, to fit and to score
 TOKENS_AT_ONCE = 4096  # that a healing reads, or one sequence if that is longer
 WATCHED = 4  # of the texts that are scored, whose loss is measured while healing
 TASKS = {  # what can be scored, on which counts; the loss of texts always is
@@ -30,18 +30,17 @@ UNIT = 1024  # tokens: what HEAL counts
 SMALL = 300_000_000  # parameters
 
 ABOVE = {"gb": 0, "loss": 0, "speed": 1}  # budgets
-LEAST = {
-    "layers": 1,
-    "start": 0,
-    "heal": 0,
-    "steps": 0,
-    "rank": 1,
-    "batch": 1,
-    "sequence": 16,
-    "limit": 2,
-}
-MOST = {"rank": 1024, "batch": 1024, "sequence": 4096}
 MOST_HEAL = 200_000  # 205 million tokens, more than the paper heals on: all are held in memory
+RANGES = {  # the least and the most that an option may be
+    "layers": (1, math.inf),
+    "start": (0, math.inf),
+    "heal": (0, MOST_HEAL),
+    "steps": (0, math.inf),
+    "rank": (1, 1024),
+    "batch": (1, 1024),
+    "sequence": (16, 4096),
+    "limit": (2, math.inf),
+}
 OF_HEALING = ("teacher", "lr", "rank", "batch", "seed")  # options that change nothing else
 CHOICES = {
     "by": ("similarity", "loss", "map"),
@@ -87,18 +86,28 @@ class Options:
         if not isinstance(self.texts, str):
             object.__setattr__(self, "texts", sets.kept_texts(self.texts))
         self._check_size()
-        for name, least in LEAST.items():
+        self._check_ranges()
+        self._check_healing()
+        self._check_choices()
+        self._check_block()
+        if self.texts:
+            sets.user_texts("train", self.texts)
+
+    def _check_ranges(self) -> None:
+        """Raise ValueError for a number that is too small or too large."""
+        for name, (least, most) in RANGES.items():
             value = getattr(self, name)
-            if name == "layers" and self.needs_table and not value:
+            if value is None or (name == "layers" and self.needs_table and not value):
                 continue
-            if value is not None and not least <= value < math.inf:
+            if not least <= value < math.inf:
                 raise ValueError(f"{name.upper()} must be at least {least}, not {value}.")
-            most = MOST.get(name, math.inf)
-            if value is not None and value > most:
+            if value > most:
                 raise ValueError(f"{name.upper()} can be {most:,} at most, not {value:,}.")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise ValueError(f"LR must be above 0, not {self.lr}.")
-        self._check_healing()
+
+    def _check_choices(self) -> None:
+        """Raise ValueError for a word that is none of those to choose from."""
         chosen = [(name, getattr(self, name), known) for name, known in CHOICES.items()]
         own = [task for task in self.tasks.split() if not task.startswith(evaluation.LM_EVAL)]
         chosen += [("tasks", task, TASKS) for task in own]
@@ -107,6 +116,9 @@ class Options:
                 known = ", ".join(str(choice) for choice in known if choice)
                 known += f", {evaluation.LM_EVAL}…" if name == "tasks" else ""
                 raise ValueError(f"{name.upper()} cannot be {value!r}: choose among {known}.")
+
+    def _check_block(self) -> None:
+        """Raise ValueError where two options about the block exclude each other."""
         if self.repair and self.start == 0:
             raise ValueError("START must be at least 1: REPAIR=map needs a layer before the block.")
         if self.start is not None and self.by != Options.by:
@@ -118,8 +130,6 @@ class Options:
                 f"BY=map judges by {JUDGING} texts maps that it fits on others: LIMIT must be at "
                 f"least {FEWEST}, not {self.limit}."
             )
-        if self.texts:
-            sets.user_texts("train", self.texts)
 
     def _check_size(self) -> None:
         """Raise ValueError unless one option says how many layers to drop, with a good value."""
@@ -142,8 +152,6 @@ class Options:
         """Raise ValueError where what is said of the healing is too much, or of no healing."""
         if self.heal and self.steps:
             raise ValueError("HEAL and STEPS say how long to heal: give one of them.")
-        if self.heal > MOST_HEAL:
-            raise ValueError(f"HEAL can be {MOST_HEAL:,} at most, not {self.heal:,}.")
         read = self.steps * (self.batch or 1) * self.sequence
         if read > MOST_HEAL * UNIT:
             raise ValueError(
@@ -186,7 +194,7 @@ class Options:
         key = replace(self.without_budget(1), **changes).key(revision)
         return re.sub(r"[ /]", "-", f"{key}-{tasks or 'c4'}")
 
-    def train_texts(self, count: int) -> list[str | Chat]:
+    def train_texts(self, count: int) -> list[Text]:
         """Return texts by which a block is chosen or a map is fitted; none of them is scored."""
         return sets.c4("train", self.texts or self.source, min(count, self.limit))
 
@@ -197,7 +205,7 @@ class Options:
         """
         texts = sets.file_digest(self.texts) if self.texts else ""
         options = vars(self) | {"model": revision, "tasks": ""}
-        return hashlib.sha256(f"{options} {texts}".encode()).hexdigest()[:12]
+        return storage.text_digest(f"{options} {texts}")[:12]
 
     def recipe(self, parameters: int, on_cpu: bool) -> Recipe:
         """Return the recipe of healing a model that has so many parameters before the cut.

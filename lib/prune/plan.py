@@ -20,46 +20,25 @@ from ..cards import (
 )
 from ..evaluation import LM_EVAL
 from .__main__ import arguments
-from .options import MAX_TOKENS, TASKS, Options
+from .options import BATCH_TOKENS, MAX_TOKENS, TASKS, Options
 
 
 def prune_table(options: Options, card: Card) -> str:
     """Return what `make prune` takes to choose, to score and to heal; not of its short map."""
     from .. import counting
     from ..models import files, layers
-    from . import far
 
     config = files.configuration(options.model)
     if config is None:  # that of a model on the hub is downloaded
         config = files.open_checkpoint(options.model, files.CONFIGURATION).config
     layers.check(config)
-    Block(options.start or 0, options.layers).kept(
-        config.get_text_config(decoder=True).num_hidden_layers
-    )
+    num_layers = config.get_text_config(decoder=True).num_hidden_layers
+    Block(options.start or 0, options.layers).kept(num_layers)
     model = ModelOnCard(counting.layer_costs(config), "nf4" if options.nf4 else None, card)
-    parameters = model.costs.parameters
-    num_layers = len(parameters.layers)
     if options.needs_table:
         return "\n".join(size_line(model, count) for count in range(num_layers, 0, -1))
     left = num_layers - options.layers
-    # similarity takes the whole model; any other choice also the layers after each block
-    runs = [num_layers] if options.by == "similarity" else [num_layers, *range(left + 1)]
-    works = [model.forward("choosing", texts_read(**TASKS["c4"]), runs, 2048)]  # as many texts
-    runs = [num_layers, left, left, left]
-    for name in dict.fromkeys(["c4", *options.tasks.split()]):
-        if name.startswith(LM_EVAL):
-            continue
-        read = _scored(name, TASKS[name])
-        first = [num_layers] * (name != "c4")  # the whole model answers questions first
-        works.append(model.forward(f"scoring {name}", read, first + runs, 2048))
-    first = MAX_TOKENS
-    for length in far.lengths(options, config):
-        read = Reading(far.TEXTS * length, far.TEXTS * (length - first))
-        works.append(model.forward(f"scoring to token {length:,}", read, [num_layers, left], 2048))
-        first = length
-    if options.heals:
-        recipe = options.recipe(parameters.size(), card.name == "cpu")
-        works.append(model.healing(left, recipe, options.sequences_at_once))
+    works = _works(options, model, config, num_layers, left)
     lines = [f"{work.kind}: {card.seconds(work) / 60:.1f} minutes" for work in works]
     unplanned = [name for name in options.tasks.split() if name.startswith(LM_EVAL)]
     lines += [f"scoring {name}: not counted, its questions are not read here" for name in unplanned]
@@ -69,6 +48,34 @@ def prune_table(options: Options, card: Card) -> str:
         "Python and its libraries take about 1 GB of the machine."
     )
     return "\n".join(lines)
+
+
+def _works(options: Options, model: ModelOnCard, config, num_layers: int, left: int) -> list[Work]:
+    """Return the work of each step, of a model of which so many layers are left."""
+    from . import far
+
+    # similarity takes the whole model; any other choice also the layers after each block
+    runs = [num_layers] if options.by == "similarity" else [num_layers, *range(left + 1)]
+    works = [
+        model.forward("choosing", texts_read(**TASKS["c4"]), runs, BATCH_TOKENS)
+    ]  # as many texts
+    runs = [num_layers, left, left, left]
+    for name in dict.fromkeys(["c4", *options.tasks.split()]):
+        if not name.startswith(LM_EVAL):
+            first = [num_layers] * (name != "c4")  # the whole model answers questions first
+            read = _scored(name, TASKS[name])
+            works.append(model.forward(f"scoring {name}", read, first + runs, BATCH_TOKENS))
+    first = MAX_TOKENS
+    for length in far.lengths(options, config):
+        read = Reading(far.TEXTS * length, far.TEXTS * (length - first))
+        works.append(
+            model.forward(f"scoring to token {length:,}", read, [num_layers, left], BATCH_TOKENS)
+        )
+        first = length
+    if options.heals:
+        recipe = options.recipe(model.costs.parameters.size(), model.card.name == "cpu")
+        works.append(model.healing(left, recipe, options.sequences_at_once))
+    return works
 
 
 def _scored(task: str, counts: dict) -> Reading:

@@ -1,6 +1,5 @@
 """`prune`: a model in, a smaller checkpoint out, by the steps of `steps` and the `sizes`."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -38,16 +37,16 @@ def prune(options: Options, out: str | Path) -> dict:
         own = folder / options.key(revision)
         if not (own / "weights").exists():
             steps.check_room(options, checkpoint, out)
-        results = {"revision": revision, "files": digests, "versions": [], "sizes": rows}
-        results["reads_chats"] = options.reads_chats
-        work = steps.Work(options, tasks, own, results)
+        work = steps.Work(options, tasks, own)
         block, adapter = steps.cut(work)
         loading.release()  # before the original weights are read
         weights = steps.save(work, block, adapter, checkpoint.dtype)
         work.score(*work.load(weights), {"saved": UNPRUNED})
         for file in sizes.FILES if rows else ():
             shutil.copyfile(table / file, weights / file)
-        record = card.write(called, checkpoint, base, work.results, weights)
+        results = {"revision": revision, "files": digests, "sizes": rows} | work.results
+        results["reads_chats"] = options.reads_chats
+        record = card.write(called, checkpoint, base, results, weights)
         weights.rename(out)
         return record
 
@@ -63,8 +62,8 @@ def table_of_sizes(
     if options.gb is not None:
         steps.check_gb(options.gb, checkpoint)
     own = [task.examples for task in tasks if task.own_spec]  # whose files may have changed
-    digest = f"-{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}" if own else ""
+    digest = f"-{storage.text_digest(repr(own))[:8]}" if own else ""
     table = folder / f"sizes-{options.table_key(revision)}{digest}"
-    rows = sizes.measure(steps.Work(options, list(tasks), table, {"versions": []}), checkpoint)
+    rows = sizes.measure(steps.Work(options, tasks, table), checkpoint)
     loading.release()
     return rows, table

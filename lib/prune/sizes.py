@@ -4,8 +4,8 @@ One sweep a task scores the whole model and each size. What is measured is kept:
 interrupted goes on with the next task, and a later call with a budget reads the table.
 """
 
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +13,12 @@ import torch
 
 from .. import storage
 from ..blocks import UNPRUNED, Block
+from ..evaluation import Task
 from ..models.decoder import decoder_layers
 from ..models.latency import latencies
 from ..pruning import dropped
 from . import card, steps
-from .options import Options
+from .options import FITTED, Options
 
 PROMPT, NEW_TOKENS, TURNS = 64, 16, 3  # of a latency: tokens, and the fastest of so many turns
 MAP_MEMORY = 4e9  # bytes of the sums from which maps are solved
@@ -31,26 +32,16 @@ def measure(work: steps.Work, checkpoint) -> list[dict]:
     speed (over the whole model's), and of each task and version ("cut", and "mapped" with
     REPAIR=map) the value, its error, and the paired difference to the whole model with its error.
     """
-    folder = work.folder
-    tasks = folder / "tasks.json"
-    if not tasks.exists() or not all((folder / f"{name}.json").exists() for name in _names(tasks)):
-        _measure(work, folder)
-    work.results["unasked"] = json.loads(tasks.read_text())["unasked"]
-    scores = {name: json.loads((folder / f"{name}.json").read_text()) for name in _names(tasks)}
-    times = json.loads((folder / "times.json").read_text())
-    rows = _rows(scores, times, checkpoint.bytes_per_weight)
-    write(rows, folder)
+    measured = storage.kept(work.folder / "measured.json", lambda: _measure(work))
+    work.results["unasked"] = measured["unasked"]
+    rows = _rows(measured["scores"], measured["times"], checkpoint.bytes_per_weight)
+    write(rows, work.folder)
     return rows
 
 
-def _names(tasks: Path) -> list[str]:
-    """Return the tasks that all sizes are asked."""
-    return json.loads(tasks.read_text())["tasks"]
-
-
-def _measure(work: steps.Work, folder: Path) -> None:
-    """Measure what is missing in a folder, and write each result as soon as it is there."""
-    options = work.options
+def _measure(work: steps.Work) -> dict:
+    """Return the scores, the times, and what is not asked. Each task has a file of its own, too."""
+    options, folder = work.options, work.folder
     model, tokenizer = work.load(options.model)
     steps.check_reading(work, model, tokenizer)
     work.ask_whole(model, tokenizer)
@@ -59,35 +50,33 @@ def _measure(work: steps.Work, folder: Path) -> None:
     blocks = {size: block for size, (block,) in chosen.items()}
     versions = {"whole": UNPRUNED} | {f"cut {size}": block for size, block in blocks.items()}
     if options.repair:
-        maps = _maps(options, model, tokenizer, list(blocks.values()))
+        texts = options.train_texts(FITTED)
+        maps = _maps(model, tokenizer, list(blocks.values()), texts)
         versions |= {f"mapped {block.size}": block for block in maps}
+
+    def scored(task: Task) -> list[dict]:
+        part = steps.Work(options, [task], folder)
+        part.score(model, tokenizer, versions)
+        rows = part.results["versions"]
+        pairs = zip(rows, versions.values(), strict=True)
+        return [card.compared(row, rows[0]) | {"start": block.start} for row, block in pairs]
+
+    scores = {}
     for task in work.tasks:
-        file = folder / f"{task.name}.json"
-        if not file.exists():
-            part = steps.Work(options, [task], folder, {"versions": []})
-            part.score(model, tokenizer, versions)
-            noted = part.results["versions"]
-            scored = [card.compared(row, noted[0]) for row in noted]
-            starts = [{"start": block.start} for block in versions.values()]
-            _note(file, [row | start for row, start in zip(scored, starts, strict=True)])
-    if not (folder / "times.json").exists():
-        _note(folder / "times.json", _times(model, list(blocks.values())[-1]))
-    names = [task.name for task in work.tasks]
-    _note(folder / "tasks.json", {"tasks": names, "unasked": work.results["unasked"]})
+        scores[task.name] = storage.kept(folder / f"{task.name}.json", partial(scored, task))
+    smallest = list(blocks.values())[-1]
+    times = storage.kept(folder / "times.json", lambda: _times(model, smallest))
+    return {"scores": scores, "times": times, "unasked": work.results["unasked"]}
 
 
-def _note(file: Path, content) -> None:
-    storage.atomic_write(file, json.dumps(content, indent=1).encode())
-
-
-def _maps(options: Options, model, tokenizer, blocks: list[Block]) -> list[Block]:
+def _maps(model, tokenizer, blocks: list[Block], texts: list) -> list[Block]:
     """Return each block with its map, some at a time: their sums are four matrices (D, D) each."""
     width = model.get_input_embeddings().weight.shape[-1]
     at_once = max(1, int(MAP_MEMORY / (4 * 8 * width**2)))
     mapped = []
     for first in range(0, len(blocks), at_once):
         part = blocks[first : first + at_once]
-        mapped += steps.fitted_maps(options, model, tokenizer, part)
+        mapped += steps.fitted_maps(model, tokenizer, part, texts)
     return mapped
 
 
@@ -143,38 +132,30 @@ def choose(options: Options, rows: list[dict]) -> int:
     """
     whole, *cuts = rows
     version = "mapped" if options.repair else "cut"
-    budget, fits, best = _budget(options, f"{version}_c4_rise")
+    budget, fits, has = _budget(options, f"{version}_c4_rise")
     if options.loss is None and fits(whole):
-        raise ValueError(f"{budget}: the whole model has {best(whole)}, so nothing has to go.")
+        had = has.format(**whole)
+        raise ValueError(f"{budget}: the whole model has {had}, so nothing has to go.")
     fitting = [row for row in cuts if fits(row)]
     if not fitting:
         nearest = cuts[0] if options.loss is not None else cuts[-1]
         raise ValueError(
             f"No size fits {budget}: after dropping {nearest['dropped']} of {whole['layers']} "
-            f"layers it has {best(nearest)}. SIZES=table shows all sizes."
+            f"layers it has {has.format(**nearest)}. SIZES=table shows all sizes."
         )
     return fitting[-1 if options.loss is not None else 0]["dropped"]
 
 
-def _budget(options: Options, rise: str) -> tuple[str, Callable, Callable]:
-    """Return how a budget is written, whether a row keeps it, and what a row has, in words."""
-    if options.gb is not None:
-        return f"GB={options.gb:g}", lambda row: row["gb"] <= options.gb, _gigabytes
-    if options.speed is not None:
-        return f"SPEED={options.speed:g}", lambda row: row["speed"] >= options.speed, _speed
-    return (
-        f"LOSS={options.loss:+g}",
-        lambda row: row[rise] <= options.loss,
-        lambda row: f"a loss of {row[rise]:+.3f} nats over the whole model's",
-    )
-
-
-def _gigabytes(row: dict) -> str:
-    return f"{row['gb']:.3g} GB of weights"
-
-
-def _speed(row: dict) -> str:
-    return f"{row['speed']:.2f} times the whole model's speed"
+def _budget(options: Options, rise: str) -> tuple[str, Callable[[dict], bool], str]:
+    """Return how a budget is written, whether a row keeps it, and what to say that a row has."""
+    gb, speed, loss = options.gb, options.speed, options.loss
+    if gb is not None:
+        return f"GB={gb:g}", lambda row: row["gb"] <= gb, "{gb:.3g} GB of weights"
+    if speed is not None:
+        has = "{speed:.2f} times the whole model's speed"
+        return f"SPEED={speed:g}", lambda row: row["speed"] >= speed, has
+    has = f"a loss of {{{rise}:+.3f}} nats over the whole model's"
+    return f"LOSS={loss:+g}", lambda row: row[rise] <= loss, has
 
 
 # ---- the table to read ---------------------------------------------------------------------

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -17,27 +17,29 @@ from ..data import chats, sets
 from ..evaluation import SIGNAL, Task, weighted_mean
 from ..healing import heal, linear, lora, packing
 from ..models import files, layers, loading, registry
-from ..models.decoder import decoder_config, decoder_layers
+from ..models import sizes as model_sizes
+from ..models.decoder import decoder_config, decoder_layers, window
 from ..pruning import dropped, save_pruned
 from ..similarity import block_distances, calibration_batches
 from ..sweep import baseline_scores, check_rows, sweep
 from . import far
-from .options import FITTED, JUDGING, MAX_TOKENS, TEXTS, WATCHED, Options
+from .options import BATCH_TOKENS, FITTED, JUDGING, MAX_TOKENS, TEXTS, WATCHED, Options
 
 SPLITS = ("train", "validation")
 SIGNIFICANT = 1.96  # standard errors
 ADAPTERS = 10  # of this size on the disk: itself, and three checkpoints with two moments
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
-    """A call at work: its options, the tasks that it scores, its folder, and its results."""
+    """A call at work: what it is told, and what its steps have noted so far."""
 
     options: Options
-    tasks: list[Task]
+    tasks: list[Task]  # to score, the loss first; `ask_whole` drops those that cannot be answered
     folder: Path  # of the healing and the new weights
-    results: dict  # "versions", a list; then "block", and "map", "healing", "unasked" if any
-    far: dict[str, Task] = field(default_factory=dict)  # as of `far.tasks`
+    far_tasks: dict[str, Task] = field(default_factory=dict)  # of `far.tasks`, once a model is read
+    # for the model card: versions (of `score`), and unasked, block, map, healing
+    results: dict = field(default_factory=lambda: {"versions": []})
 
     def load(self, name: str | Path):
         """Load a model to measure and heal it, in the format in which that is fast."""
@@ -54,8 +56,8 @@ class Work:
             if task.spec.unit != "accuracy":
                 continue
             print(f"{task.spec.label}, the whole model …", flush=True)
-            (score,) = sweep(model, tokenizer, [], [task]).itertuples()
-            baselines = baseline_scores(model, tokenizer, task, batch_tokens=2048)
+            score = score_as_it_is(model, tokenizer, task)
+            baselines = baseline_scores(model, tokenizer, task, BATCH_TOKENS)
             floor = max(task.chance(vocabulary), *baselines.values())
             if score.value - floor < SIGNAL * score.standard_error:
                 unasked[task.name] = {
@@ -65,7 +67,7 @@ class Work:
                     "n": score.n,
                     "floor": floor,
                 }
-        self.tasks[:] = [task for task in self.tasks if task.name not in unasked]
+        self.tasks = [task for task in self.tasks if task.name not in unasked]
         self.results["unasked"] = unasked
 
     def score(self, model, tokenizer, versions: dict[str, Block]) -> None:
@@ -79,9 +81,9 @@ class Work:
         with linear.reading_ffn(model, versions.values()):
             table = sweep(model, tokenizer, versions.values(), self.tasks)
         far_scores = {}
-        for name, task in self.far.items():
-            (row,) = sweep(model, tokenizer, [], [task]).itertuples()
-            far_scores[name] = [row.examples, row.weights]
+        for name, task in self.far_tasks.items():
+            score = score_as_it_is(model, tokenizer, task)
+            far_scores[name] = [score.examples, score.weights]
         for place, (version, block) in enumerate(versions.items()):
             rows = table[place :: len(versions)].itertuples()
             with dropped(model, block):
@@ -97,12 +99,10 @@ class Work:
 
 def check_gb(gb: float, checkpoint: files.Checkpoint) -> None:
     """Raise ValueError, before weights are read, where the whole model fits, or no layer does."""
-    config = checkpoint.config
+    parameters = model_sizes.parameters(layers.meta_model(checkpoint.config))
     gigabytes = checkpoint.bytes_per_weight / 1e9
-    keeps = [[layer] for layer in range(checkpoint.num_layers)]
-    smaller = [layers.meta_model(layers.pruned_config(config, keep)) for keep in keeps]
-    least = min(model.num_parameters() for model in smaller) * gigabytes
-    whole = layers.meta_model(config).num_parameters() * gigabytes
+    whole = (parameters.outside + sum(parameters.layers)) * gigabytes
+    least = (parameters.outside + min(parameters.layers)) * gigabytes
     if whole <= gb:
         raise ValueError(f"GB={gb:g}: the whole model has {whole:.3g} GB, so nothing has to go.")
     if gb < least:
@@ -112,12 +112,11 @@ def check_gb(gb: float, checkpoint: files.Checkpoint) -> None:
 def check_out(options: Options, out: Path) -> None:
     """Raise ValueError or OSError where the smaller model may not be written."""
     source, place = registry.resolve(options.model), out.resolve()
-    base = Path(source.location)
-    if source.kind in ("folder", "gguf"):
-        if place.is_relative_to(base) or base.is_relative_to(place):
-            raise ValueError(
-                f"OUT={out} is MODEL, or lies in its folder, or holds it: choose another OUT."
-            )
+    base, is_local = Path(source.location), source.kind in ("folder", "gguf")
+    if is_local and (place.is_relative_to(base) or base.is_relative_to(place)):
+        raise ValueError(
+            f"OUT={out} is MODEL, or lies in its folder, or holds it: choose another OUT."
+        )
     if out.exists():
         raise FileExistsError(f"{out} exists: delete it, or choose another OUT.")
     if out.is_symlink():
@@ -147,25 +146,26 @@ def check_room(options: Options, checkpoint: files.Checkpoint, out: Path) -> Non
 
     And for a healing: adapters, each with two moments in each of its checkpoints.
     """
-    config, num_layers = checkpoint.config, checkpoint.num_layers
-    number = config.dtype.itemsize if config.dtype else 2  # bytes
-    smaller = layers.meta_model(layers.pruned_config(config, range(options.layers, num_layers)))
-    weights = smaller.num_parameters() * number
-    needed = [(out.parent, weights)]
+    dtype = checkpoint.config.dtype
+    number = dtype.itemsize if dtype else 2  # bytes
+    model = layers.meta_model(checkpoint.config)
+    gone, left = decoder_layers(model)[: options.layers], decoder_layers(model)[options.layers :]
+    whole = model.num_parameters()
+    smaller = whole - sum(p.numel() for p in gone.parameters())
+    needed = [(out.parent, smaller * number)]
     if options.heals:
-        recipe = options.recipe(smaller.num_parameters(), on_cpu=True)
-        matrices = [p for p in decoder_layers(smaller).parameters() if p.ndim == 2]
-        of_adapter = recipe.rank * 4 * sum(sum(p.shape) for p in matrices)
+        matrices = [p for p in left.parameters() if p.ndim == 2]
+        of_adapter = options.rank * 4 * sum(sum(p.shape) for p in matrices)
         needed.append((out.parent, ADAPTERS * of_adapter))
     if checkpoint.source.kind == "hub" and not any(checkpoint.folder.glob("*.safetensors")):
-        whole = layers.meta_model(config)
         cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
-        needed.append((cache, whole.num_parameters() * number))
+        needed.append((cache, whole * number))
     disks = {}  # by its number, a folder on it and the bytes that are needed there
     for folder, size in needed:
         place = _existing(folder)
-        first, before = disks.get(place.stat().st_dev, (place, 0))
-        disks[place.stat().st_dev] = first, before + size
+        disk = place.stat().st_dev
+        first, before = disks.get(disk, (place, 0))
+        disks[disk] = first, before + size
     for place, size in disks.values():
         free = shutil.disk_usage(place).free
         if size > free:
@@ -191,7 +191,7 @@ def check(options: Options) -> files.Checkpoint:
     checkpoint = files.open_checkpoint(options.model, needed)
     layers.check(checkpoint.config)
     Block(options.start or 0, options.layers or 1).kept(checkpoint.num_layers)
-    limit, most = far.window(checkpoint.config), max(MAX_TOKENS, options.sequence)
+    limit, most = window(checkpoint.config), max(MAX_TOKENS, options.sequence)
     if limit and limit < most:
         what = "SEQUENCE is" if most > MAX_TOKENS else "texts here have up to"
         raise ValueError(f"{options.model} reads at most {limit} tokens; {what} {most}.")
@@ -209,7 +209,7 @@ def cut(work: Work) -> tuple[Block, Path | None]:
     options = work.options
     model, tokenizer = work.load(options.model)
     check_reading(work, model, tokenizer)
-    work.far.update(far.tasks(options, model.config, tokenizer))
+    work.far_tasks = far.tasks(options, model.config, tokenizer)
     work.ask_whole(model, tokenizer)
     blocks = choose(options, model, tokenizer)
     block = fit_map(work, model, tokenizer, blocks) if options.repair else blocks[0]
@@ -247,9 +247,7 @@ def check_reading(work: Work, model, tokenizer) -> None:
     if options.heals:
         recipe = options.recipe(model.num_parameters(), model.device.type == "cpu")
         packing.training_sequences(tokenizer, replace(recipe, steps=1))
-    pairs = zip(loss.examples, loss.rows(tokenizer), strict=True)
-    first = next(example for example, (row, *_) in pairs if len(row.tokens))
-    (value,) = sweep(model, tokenizer, [], [replace(loss, examples=(first,))]).value
+    value = score_as_it_is(model, tokenizer, first_texts(loss, tokenizer, 1)).value
     if not math.isfinite(value):
         raise ValueError(
             f"The loss of {options.model} is {value}: its weights are damaged, or too large for "
@@ -257,10 +255,22 @@ def check_reading(work: Work, model, tokenizer) -> None:
         )
 
 
+def first_texts(loss: Task, tokenizer, count: int) -> Task:
+    """Return the loss on its first texts that have a token to predict, so many at most."""
+    pairs = zip(loss.examples, loss.rows(tokenizer), strict=True)
+    examples = [example for example, (row, *_) in pairs if len(row.tokens)]
+    return replace(loss, examples=tuple(examples[:count]))
+
+
+def score_as_it_is(model, tokenizer, task: Task):
+    """Return the row of `sweep` of the model as it is now: value, standard_error, n, …"""
+    (row,) = sweep(model, tokenizer, [], [task]).itertuples()
+    return row
+
+
 def choose(options: Options, model, tokenizer) -> list[Block]:
     """Return the block to drop; of BY=map each one that may be."""
-    (blocks,) = choose_each(options, model, tokenizer, [options.layers]).values()
-    return blocks
+    return choose_each(options, model, tokenizer, [options.layers])[options.layers]
 
 
 def choose_each(options: Options, model, tokenizer, sizes: Iterable[int]) -> dict[int, list[Block]]:
@@ -274,22 +284,22 @@ def choose_each(options: Options, model, tokenizer, sizes: Iterable[int]) -> dic
     blocks = [block for block in blocks if block.stop <= num_layers]
     if options.repair:
         blocks = with_foldable_map(model, blocks)
-    by_size = {size: [block for block in blocks if block.size == size] for size in sizes}
-    by_size = {size: blocks for size, blocks in by_size.items() if blocks}
+    by_size = {size: list(alike) for size, alike in groupby(blocks, lambda block: block.size)}
     if options.start is not None or options.by == "map":
         return by_size
     texts = options.train_texts(TEXTS)
-    if options.by == "loss":
-        return {
-            size: [of_least_loss(model, tokenizer, blocks, texts, options.scored_tokens)]
-            for size, blocks in by_size.items()
-        }
-    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, 2048, cut_at_random=True)
-    distances = block_distances(model, batches)
-    return {
-        size: [blocks[np.nanargmin([distances.of(block) for block in blocks])]]
-        for size, blocks in by_size.items()
-    }
+    if options.by == "similarity":
+        batches = calibration_batches(
+            texts, tokenizer, MAX_TOKENS, BATCH_TOKENS, cut_at_random=True
+        )
+        distances = block_distances(model, batches)
+
+    def best(blocks: list[Block]) -> Block:
+        if options.by == "loss":
+            return of_least_loss(model, tokenizer, blocks, texts, options.scored_tokens)
+        return blocks[np.nanargmin([distances.of(block) for block in blocks])]
+
+    return {size: [best(blocks)] for size, blocks in by_size.items()}
 
 
 def with_foldable_map(model, blocks: list[Block]) -> list[Block]:
@@ -306,20 +316,17 @@ def with_foldable_map(model, blocks: list[Block]) -> list[Block]:
     return [block for block in blocks if block.start in foldable]
 
 
-def loss_of(texts: list[str | chats.Chat], max_tokens: int = MAX_TOKENS) -> Task:
+def loss_of(texts: list[chats.Text], max_tokens: int) -> Task:
     """Return the task of the loss on these texts."""
     examples = [{"text": text, "max_tokens": max_tokens} for text in texts]
     return Task("c4", tuple(examples))
 
 
-def of_least_loss(
-    model, tokenizer, blocks: list[Block], texts: list, max_tokens: int = MAX_TOKENS
-) -> Block:
+def of_least_loss(model, tokenizer, blocks: list[Block], texts: list, max_tokens: int) -> Block:
     """Return the block without which, or with whose map, the model has the least loss."""
     with linear.reading_ffn(model, blocks):
-        task = loss_of(texts, max_tokens)
-        losses = sweep(model, tokenizer, blocks, [task]).value[1:]  # first the whole's
-    return blocks[np.nanargmin(losses)]
+        losses = sweep(model, tokenizer, blocks, [loss_of(texts, max_tokens)]).value
+    return blocks[np.nanargmin(losses[1:])]  # the first one is of the whole model
 
 
 def fit_map(work: Work, model, tokenizer, blocks: list[Block]) -> linear.Mapped:
@@ -328,19 +335,26 @@ def fit_map(work: Work, model, tokenizer, blocks: list[Block]) -> linear.Mapped:
     Texts that judge between blocks are not fitted on, and so the map that is taken is not the one
     that has learnt them best. Notes what the map took and leaves, and how many texts that were.
     """
-    texts = work.options.train_texts(FITTED + JUDGING)
-    judging = texts[-JUDGING:] if len(blocks) > 1 else []
-    fitting = texts[:-JUDGING] if judging else texts[:FITTED]
-    batches = calibration_batches(fitting, tokenizer, MAX_TOKENS, batch_tokens=2048)
-    fitted = linear.fitted_all(model, blocks, ["folded"], batches)
-    facts = dict(maps["folded"] for maps in fitted.values())
-    mapped = next(iter(facts))
+    options = work.options
+    if len(blocks) == 1:
+        fitting, judging = options.train_texts(FITTED), []
+    else:
+        texts = options.train_texts(FITTED + JUDGING)
+        fitting, judging = texts[:-JUDGING], texts[-JUDGING:]
+    maps = fitted_maps(model, tokenizer, blocks, fitting)
+    mapped = next(iter(maps))
     if judging:
-        tokens = work.options.scored_tokens
-        mapped = of_least_loss(model, tokenizer, list(facts), judging, tokens)
+        mapped = of_least_loss(model, tokenizer, list(maps), judging, options.scored_tokens)
     counts = {"fit_texts": len(fitting), "judging_texts": len(judging)}
-    work.results["map"] = facts[mapped] | counts
+    work.results["map"] = maps[mapped] | counts
     return mapped
+
+
+def fitted_maps(model, tokenizer, blocks: list[Block], texts: list) -> dict[linear.Mapped, dict]:
+    """Return each block with the map that these texts fit, and what `linear.fitted_all` notes."""
+    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, BATCH_TOKENS)
+    fitted = linear.fitted_all(model, blocks, ["folded"], batches)
+    return dict(maps["folded"] for maps in fitted.values())
 
 
 def check_map(work: Work) -> None:
@@ -358,14 +372,7 @@ def check_map(work: Work) -> None:
         )
 
 
-def fitted_maps(options: Options, model, tokenizer, blocks: list[Block]) -> list[linear.Mapped]:
-    """Return each block with the map that `fit_map` gives it if it is the only one."""
-    texts = options.train_texts(FITTED + JUDGING)[:FITTED]
-    batches = calibration_batches(texts, tokenizer, MAX_TOKENS, batch_tokens=2048)
-    fitted = linear.fitted_all(model, blocks, ["folded"], batches)
-    return [maps["folded"][0] for maps in fitted.values()]
-
-
+NOTED = ("real_tokens", "targets", "epochs", "held_out")  # of a healing, for the card
 UNHEALED = {  # what to do, by the status of a healing
     "diverged": "ended as diverged: choose a lower LR",
     "oom": "needs more memory than is free: drop more layers, or run it on another device",
@@ -375,10 +382,7 @@ UNHEALED = {  # what to do, by the status of a healing
 def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
     """Heal the cut; return the adapter. Raises RuntimeError if that does not end well."""
     recipe = work.options.recipe(model.num_parameters(), model.device.type == "cpu")  # whole
-    loss = work.tasks[0]
-    pairs = zip(loss.examples, loss.rows(tokenizer), strict=True)
-    examples = [example for example, (row, *_) in pairs if len(row.tokens)]
-    held_out = replace(loss, examples=tuple(examples[:WATCHED]))
+    held_out = first_texts(work.tasks[0], tokenizer, WATCHED)
     with dropped(model, block) as whole:
         if work.options.repair:
             linear.add_map_hook(model, block, block.change)
@@ -388,19 +392,14 @@ def heal_cut(work: Work, model, tokenizer, block: Block) -> Path:
             recipe,
             work.folder / "healing",
             micro_batch=work.options.sequences_at_once,
-            held_out_loss=lambda: float(sweep(model, tokenizer, [], [held_out]).value[0]),
+            held_out_loss=lambda: score_as_it_is(model, tokenizer, held_out).value,
             whole=whole,
         )
     if healed.status != "ok":
         raise RuntimeError(f"The healing {UNHEALED[healed.status]}.")
-    facts = {
-        "real_tokens": healed.real_tokens,
-        "targets": healed.targets,
-        "epochs": healed.epochs,
-        "held_out": healed.held_out,
-        "held_out_texts": len(held_out.examples),
-    }
-    work.results["healing"] = asdict(recipe) | {"source": ""} | facts  # with no path
+    facts = {name: getattr(healed, name) for name in NOTED}
+    facts |= {"source": "", "held_out_texts": len(held_out.examples)}  # with no path
+    work.results["healing"] = asdict(recipe) | facts
     return healed.adapter
 
 
