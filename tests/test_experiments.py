@@ -92,8 +92,8 @@ def test_pages_quote_the_profiles():
         profile = profiles.get(name)
         counts = f"{profile.similarity_sequences:,} and {profile.c4_sequences:,}"
         assert f"`{name}`: {counts}" in text, name
-    lengths = f"`quick`: {quick.similarity_tokens} and {quick.c4_tokens}"
-    assert f"`overnight`: {PROFILE.c4_tokens}; {lengths} |" in text
+    lengths = f"{quick.similarity_tokens} for distances, {quick.c4_tokens} for the loss"
+    assert f"`overnight`: {PROFILE.c4_tokens};<br>`quick`: {lengths} |" in text
 
 
 OTHERS = [("a100", ["qwen3-8b"]), ("a100", ["phi-2", "mistral-7b"]), ("overnight", [NAME])]
