@@ -35,6 +35,9 @@ WRONG = {  # a piece of a solution, what a student may have in its place, what t
         (".sum(dim=1) - 1", ".sum(dim=1)", "not mask.sum"),
         ("distances.mean(dim=1)", "distances", "The mean over the texts is missing"),
         ("x[texts, last]", "x[:, -1]", "Position -1"),
+        ("distances.mean(dim=1)", "distances.sum(dim=1)", "the sum over the texts"),
+        ("distances.mean(dim=1)", "distances.mean(dim=0)", "averaged over the blocks"),
+        ("torch.nn.functional.normalize(states, dim=-1)", "states", "Divide by both lengths"),
         ("return distances", "distances", "returned None"),
     ],
     "similarity_block": [
@@ -69,6 +72,25 @@ def test_a_wrong_answer_is_named(name, piece, instead, said):
     wrong = function(name, SOLUTIONS[name].replace(piece, instead))
     with pytest.raises(AssertionError, match=said):
         checks.check(wrong)
+
+
+@pytest.mark.parametrize("piece, instead, said", WRONG["angles"])
+def test_a_wrong_angle_is_named_in_float32_too(piece, instead, said):
+    """As students write it first; also where nothing is clamped."""
+    source = SOLUTIONS["angles"].replace(piece, instead).replace(".double()", "")
+    with pytest.raises(AssertionError, match=said):
+        checks.check(function("angles", source))
+    if "lengths" not in said:  # of arccos of dot products nearly all are NaN
+        source = source.replace(".clamp(-1, 1)", "")
+        with pytest.raises(AssertionError, match=said):
+            checks.check(function("angles", source))
+
+
+@pytest.mark.parametrize("left_out, said", [(".double()", "float64"), (".clamp(-1, 1)", "clamp")])
+def test_a_right_formula_that_rounds_is_told(left_out, said):
+    source = SOLUTIONS["angles"].replace(".double()", "").replace(left_out, "")
+    with pytest.raises(AssertionError, match=said):
+        checks.check(function("angles", source))
 
 
 def test_the_handout_has_no_solution(tmp_path):
