@@ -185,7 +185,7 @@ def test_who_does_not_compute_loads_no_torch():
     code = """import sys, importlib
 for module in sys.argv[1:]:
     importlib.import_module(module)
-    if {"torch", "transformers"} & sys.modules.keys():
+    if {"torch", "transformers", "datasets"} & sys.modules.keys():
         sys.exit(module)"""
     command = [sys.executable, "-c", code, *LIGHT]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import datasets
 import huggingface_hub
 
 from .. import paths, storage
@@ -119,7 +118,6 @@ def user_texts(split: str, source: str) -> list[Text]:
     column, kind = given or TEXT, FORMATS.get(file.suffix)
     if not kind or not file.is_file():
         raise DataError(f"TEXTS={source}: there is no file of texts in {', '.join(FORMATS)}.")
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the sentence below says it
     try:
         table = _loaded(kind, file)
         if not given and MESSAGES in table.column_names:
@@ -267,6 +265,8 @@ def evenly_spaced(items: list, count: int) -> list:
 
 
 def _arrow(folder: Path) -> list[dict]:
+    import datasets  # here and below: it takes a second, which who only draws need not wait
+
     return datasets.Dataset.from_file(str(next(folder.glob("data-*.arrow")))).to_list()
 
 
@@ -285,7 +285,10 @@ def _file(place: File) -> list[dict]:
 
 def _loaded(kind: str, file: str | Path, **options):
     """Return the rows of a file of one of FORMATS."""
+    import datasets
+
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # its callers say what went wrong
     return datasets.load_dataset(kind, data_files=str(file), split="train", **options)
 
 
