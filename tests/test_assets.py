@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from originals import c4_file, table
 
 from lib import paths, storage
-from lib.data import wheels
+from lib.data import sets, wheels
 from lib.data.wheels import Asset, AssetError
 from lib.models import registry
+from replication.measure.request import data_identity
 
 
 @pytest.fixture
@@ -109,6 +111,50 @@ def test_a_package_that_is_gone_without_a_second_source_is_a_sentence(package_go
     assert "The package no-such-data==1.0 is gone from the index, and" in str(error.value)
     assert words in str(error.value)
     assert not wheels.location(name).exists()
+
+
+def test_where_the_package_of_data_is_gone_it_is_read_from_the_hub(
+    pip_index, tmp_path, monkeypatch, capsys
+):
+    """Texts and questions, from a mirror; results are keyed as those of the hub."""
+    names = ["c4", "wiki", "mmlu", "boolq", "arc_easy", "arc_easy_test", "gsm8k"]
+    gone = [{"wheel": "no-such-data==1.0", "wheel_sha256": "0" * 64, "member": "x"}]
+    for name in names:
+        monkeypatch.setitem(wheels.ASSETS, name, Asset("x", "0" * 64, gone))
+    hub = tmp_path / "hub"
+    monkeypatch.setenv("DEEPER_LAYERS_MIRROR", str(hub))
+    c4_file(hub, "train.00000-of-01024", ["to heal on", "more"])
+    c4_file(hub, "validation.00000-of-00008", ["to judge"])
+    mmlu = {"question": "1 + 1?", "subject": "algebra", "choices": list("1234"), "answer": 1}
+    arc = {"id": "a", "question": "Which?", "answerKey": "2"}
+    arc["choices"] = {"text": ["this", "that"], "label": ["1", "2"]}
+    for split in ("dev", "test"):
+        table(hub, f"cais/mmlu/all/{split}", [mmlu])
+    for split in ("validation", "test"):
+        table(hub, f"allenai/ai2_arc/ARC-Easy/{split}", [arc])
+    table(hub, "google/boolq/data/validation", [{"question": "so", "answer": True, "passage": "."}])
+    for split in ("train", "test"):
+        table(hub, f"openai/gsm8k/main/{split}", [{"question": split, "answer": "#### 1"}])
+
+    assert data_identity("c4", "wheels")["data"] == "wheel:c4"
+    with pytest.raises(AssetError, match="package of c4 is gone from the index.*repeat"):
+        sets.c4("train", "wheels", 1)
+    wheels.fetch([name for name in names if name != "wiki"])
+    notice = capsys.readouterr().err
+    assert "no-such-data==1.0 is gone from the index: c4 is read from allenai/c4 on" in notice
+    assert sets.c4("validation", "wheels", 1) == ["to judge"]
+    assert sets.healing_texts("wheels", 2) == ["to heal on", "more"]
+    assert sets.mmlu("wheels", 1, 1)["algebra"]["test"] == [mmlu]
+    assert sets.questions("boolq", "wheels")[0]["question"] == "so"
+    (asked,) = sets.arc_easy_test("wheels", 1)
+    assert asked["query"] == "Question: Which?\nAnswer:"
+    assert asked["choices"] == ["this", "that"] and asked["gold"] == 1
+    assert [rows[0]["question"] for rows in sets.gsm8k("wheels", 1, 1)] == ["train", "test"]
+    for name in names:
+        if name != "wiki":
+            assert data_identity(name, "wheels")["data"] == f"mirror:{sets.HUB[name].repository}"
+    with pytest.raises(AssetError, match="wiki has no second source"):
+        wheels.path("wiki")
 
 
 @pytest.mark.parametrize("case", ["no network", "offline"])

@@ -112,7 +112,7 @@ OF_PROFILE = {  # fields, by the results that they change
     "other_tasks missing": set(),
     "dtype": EVERY,
     "quantization": EVERY - {"cost"},  # which has both formats
-    "source": EVERY - {"cost", "arc_easy_test"},  # which wheels alone have
+    "source": EVERY - {"cost"},
     "similarity_sequences": {"distances"},
     "similarity_tokens": {"distances", "lens"} | FITTED,  # the longer of these and heal_tokens
     "c4_sequences c4_tokens": C4,

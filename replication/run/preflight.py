@@ -14,11 +14,10 @@ from huggingface_hub import constants, snapshot_download
 
 from lib.data import sets, wheels
 from lib.evaluation import Task
-from lib.models import files, registry
+from lib.models import files
 from replication.measure.request import Request, load_task
 from replication.profiles import Profile
 from replication.run import job_results
-from replication.run.jobs import by_job
 from replication.tables import grouped
 
 SMALL = [pattern for pattern in files.CHECKPOINT_FILES if "safetensors" not in pattern]
@@ -28,12 +27,9 @@ FEW = 2  # questions of a set that are read; all are in the same files
 
 def fetch(profile: Profile, notebooks: Sequence[str]) -> int:
     """Fetch and check what notebooks (numbers) need; return 0 if all of it is there, else 1."""
-    requests, tasks, downloads = [], [], []
+    tasks, downloads = [], []
     small, large = {}, {"texts": partial(texts, profile)}
-    for name in profile.models:
-        starts = job_results.AssumedStarts(registry.num_layers(name) or DEPTH)
-        for job_requests in by_job(name, profile.limited(FEW), notebooks, starts).values():
-            requests += job_requests
+    requests = job_results.assumed_requests(profile.limited(FEW), notebooks, DEPTH)
     ways = {_way(request): request for request in requests if "task" in request.params}
     for data, same_set in grouped(ways.values(), lambda request: request.params["data"]).items():
         small[data] = partial(questions, same_set, tasks)
