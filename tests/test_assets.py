@@ -37,6 +37,7 @@ def pip_index(tmp_path, monkeypatch):
     monkeypatch.setattr("lib.paths.ASSETS", tmp_path / "assets")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a kernel
     return folder
 
 

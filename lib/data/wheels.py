@@ -139,6 +139,7 @@ def _run_pip(parts: list[dict[str, str]], folder: Path) -> str:
     requirements.write_text("\n".join(pins))
     command = [*_pip(), "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--retries", "3"]  # of each it says a line, by which a missing network is known
+    command += ["--no-color"]  # in a kernel it would colour its errors, which are read below
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--require-hashes"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True)
