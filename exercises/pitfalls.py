@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML
+from IPython.display import HTML, Image
 from matplotlib.figure import Figure
 from torch import nn
 from transformers import AutoModelForCausalLM
@@ -260,7 +260,7 @@ def draw(pairs: Sequence[Pair]) -> Figure:
     return figure
 
 
-def save(pairs: Sequence[Pair], profile: Profile) -> Figure:
+def save(pairs: Sequence[Pair], profile: Profile) -> Image:
     """All panels in one picture, figures/<profile>/pitfalls.png, and its .csv."""
     table = pd.concat([pair.table.assign(pitfall=pair.title) for pair in pairs])
     return style.save(style.finished(draw(pairs), table), "pitfalls", profile)

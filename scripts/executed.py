@@ -65,7 +65,7 @@ def _output(output):
     data = {kind: of for kind, of in output.data.items() if not kind.startswith("application")}
     if len(data.get("text/html", "")) > LARGEST:
         data = {"text/html": PICTURE}
-    return nbformat.v4.new_output("display_data", data=data)
+    return nbformat.v4.new_output("display_data", data=data, metadata=output.metadata)
 
 
 def words(cell) -> list[str]:

@@ -32,7 +32,8 @@ def measured(*blocks: Block, recipe=None):
 def test_keys_do_not_drift(monkeypatch):
     """A changed key makes every stored result unreachable: change it only knowingly."""
     monkeypatch.setattr(loading, "default_device", lambda: "cpu")
-    (keyed,) = fetching.keyed_by_machine([HEALED.healing])
+    healed = request.score(NAME, SMOKE, "c4", BLOCK, replace(RECIPE, batch=16))
+    (keyed,) = fetching.keyed_by_machine([healed.healing])
     assert cache.key(keyed.kind, keyed.params)[:12] == "0f96b9ec0993"
 
 

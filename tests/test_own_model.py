@@ -93,7 +93,8 @@ def test_full_stops_do_not_choose_for_short_texts(way, base, small, tmp_path, ou
     assert 0 < stops < len(first) / 2 and all(first)
     if way == "figure-4":
         maps, _ = measure.distances(profile)
-        picture = figures.save(figures.figure_4(maps), "figure_4", profile)
+        picture = figures.figure_4(maps)
+        figures.save(picture, "figure_4", profile)
         said = [explored.source for explored in explorer.maps().values()]
         said = [*said, *(text.get_text() for text in picture.texts)]
         assert sum("notes.txt" in text and "cut at a random place" in text for text in said) == 2

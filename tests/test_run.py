@@ -1,5 +1,6 @@
 """The notebooks, headless, in `smoke`: what they leave, and what is left of one that ends early."""
 
+import base64
 import os
 import queue
 import subprocess
@@ -33,6 +34,11 @@ def test_every_notebook_leaves_its_figures(smoke_run):
         shown = nbformat.read(smoke_run / f"papermill_runs/smoke/{notebook.file}.ipynb", 4)
         outputs = [output for cell in shown.cells for output in cell.get("outputs", [])]
         assert not [o.text for o in outputs if "Warning" in o.get("text", "")]
+        pictures = [o for o in outputs if "alt" in o.get("metadata", {}).get("image/png", {})]
+        assert bool(pictures) == bool(notebook.figures)
+        for output in pictures:  # a notebook shows what was saved, not drawn once more
+            file = figures / f"{output.metadata['image/png']['alt']}.png"
+            assert base64.b64decode(output.data["image/png"]) == file.read_bytes()
     assert not list(smoke_run.rglob("*.part"))
     for name in ("figure_2", "figure_3", "figure_5", "figure_6"):
         table = pd.read_csv(figures / f"{name}.csv")

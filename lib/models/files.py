@@ -4,6 +4,7 @@ A name is resolved once, by `open_checkpoint`; the `Checkpoint` is handed on.
 """
 
 import copy
+import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,8 @@ class Checkpoint:
     def tensors(self) -> dict:
         """Return name -> tensor; indexing a tensor reads it."""
         if self.folder is None:
-            return _tiny_random().state_dict()
+            weights = _tiny_random().state_dict()
+            return {name: tensor.clone() for name, tensor in weights.items()}
         tensors = lazy_state_dict(self.folder)
         return qwen1.renamed(tensors) if self.is_qwen1 else tensors
 
@@ -89,7 +91,7 @@ def open_checkpoint(name: str, patterns: Sequence[str] = CHECKPOINT_FILES) -> Ch
     source = pinned(name)
     folder = local_folder(source, patterns)
     if folder is None:
-        return Checkpoint(source, None, _tiny_random().config)
+        return Checkpoint(source, None, copy.deepcopy(_tiny_random().config))
     file = folder / "config.json"
     try:
         raw = registry.entries(file)
@@ -336,6 +338,7 @@ def _one_sentence(source: Source) -> Iterator[None]:
         ) from error
 
 
+@functools.cache
 def _tiny_random():
     """Return an 8-layer Llama with random weights, and the embedded model's vocabulary."""
     sizes = MODELS["tiny-random"].config

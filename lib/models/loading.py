@@ -75,7 +75,8 @@ def load_cached(name: str, quantization: str | None, dtype: str | None, block: B
     """
     key = (*weights_identity(name, quantization, dtype).items(), block)
     if key not in _loaded:
-        release()  # first, so that two models are never held at once
+        if _loaded:
+            release()  # first, so that two models are never held at once
         _loaded[key] = load(name, quantization=quantization, dtype=dtype, block=block)
     return _loaded[key]
 

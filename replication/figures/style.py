@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython import display
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -262,11 +263,12 @@ def finished(figure: Figure, table: pd.DataFrame, legend: str | None = None) -> 
     return figure
 
 
-def save(figure: Figure, name: str, profile: Profile) -> Figure:
+def save(figure: Figure, name: str, profile: Profile) -> display.Image:
     """Write <name>.png and its table as .csv into the run's folder, each whole or not at all.
 
-    A model that the profile is missing is named above the picture and is a row without a value.
-    There it is said, too, if the texts are your own.
+    Returns the picture, which a notebook shows: of a figure it would draw another one. A model that
+    the profile is missing is named above the picture and is a row without a value. There it is
+    said, too, if the texts are your own.
     """
     folder, table, notes = paths.FIGURES / profile.folder, figure.table, []
     if profile.has_own_texts:
@@ -282,8 +284,8 @@ def save(figure: Figure, name: str, profile: Profile) -> Figure:
     text = table.to_csv(index=False, float_format="%.10g")
     storage.atomic_write(folder / f"{name}.csv", text.encode())
     storage.atomic_write(folder / f"{name}.png", picture)
-    figure._repr_mimebundle_ = lambda **_: ({"image/png": picture}, {"image/png": {"alt": name}})
-    return figure
+    shown = Image.open(io.BytesIO(picture)).width * STYLE["figure.dpi"] / STYLE["savefig.dpi"]
+    return display.Image(picture, width=round(shown), alt=name)
 
 
 def png(figure: Figure, **style) -> bytes:

@@ -11,6 +11,7 @@ Tables that are copied into `record_folder` are read as results, too: so a recor
 """
 
 import functools
+import gc
 import hashlib
 import io
 import json
@@ -231,8 +232,11 @@ def cpu_dtype() -> str:
 
 def weights_identity(name: str, quantization: str | None, dtype: str | None) -> dict:
     """Return that of `models.loading`, with the dtype that this run keeps where none is named."""
+    is_first = "torch" not in sys.modules
     from lib.models import loading  # here, since it loads torch
 
+    if is_first:  # imports leave 350,000 objects, which each of many collections would search
+        gc.freeze()
     if dtype is None and loading.default_device() == "cpu":
         dtype = cpu_dtype()
     return loading.weights_identity(name, quantization, dtype)
