@@ -6,6 +6,7 @@ that does not read the question.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,12 @@ class Curve:
             share = (unpruned - self.values) / (unpruned - self.floor)
         return np.minimum(share, 1) if self.is_loss else share
 
+    @cached_property
+    def _lost_so_far(self) -> np.ndarray:
+        """`fraction_lost` as a line that never falls: several crossings are read from one."""
+        lost = self.fraction_lost
+        return np.maximum.accumulate(lost, axis=1) if self.first else monotone(lost)
+
     def at(self, other: "Curve") -> "Curve":
         """The same at the depths that `other` has too."""
         both = np.isin(self.fractions, other.fractions)
@@ -86,8 +93,7 @@ class Curve:
         not decide, nor does the spacing of the depths. With `first`, of the most that was lost up
         to each depth. NaN if there are too few depths to say.
         """
-        lost = self.fraction_lost
-        lost = np.maximum.accumulate(lost, axis=1) if self.first else monotone(lost)
+        lost = self._lost_so_far
         rows = np.arange(len(lost))
         if len(self.fractions) < FEWEST_DEPTHS:
             return np.full(len(rows), np.nan)
@@ -120,7 +126,9 @@ def curve(unpruned: pd.Series, points: pd.DataFrame) -> Curve:
     """
     points = points.sort_values("fraction")
     count = len(unpruned.examples)
-    for other in points[points.examples.map(len) != count].itertuples():
+    others = points[points.examples.map(len) != count]
+    if len(others):
+        other = others.iloc[0]
         raise ValueError(
             f"Of {other.task}, table 'unhealed' has {count} examples, {other.treatment!r} "
             f"{len(other.examples)}: one is of a run with LIMIT. Measure both again without LIMIT."

@@ -1,5 +1,6 @@
 """Islands: similar blocks apart from the main region of a distance map (figure 4, claim 5)."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -29,14 +30,29 @@ def rescaled(rows: np.ndarray) -> np.ndarray:
 
 
 def by_size(matrix: np.ndarray) -> np.ndarray:
-    """A matrix over pairs of layer inputs (L+1, L+1) as a map over blocks (L-1, L).
+    """A matrix over pairs of layer inputs (…, L+1, L+1) as a map over blocks (…, L-1, L).
 
     [n-1, l] is that of the block of n layers that starts at l, NaN where it would not fit.
     """
-    num_layers = len(matrix) - 1
+    start, stop, fits = _blocks(matrix.shape[-1] - 1)
+    return np.where(fits, matrix[..., start, stop], np.nan)
+
+
+@cache
+def _blocks(num_layers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first layer of each block by size and start, the one after its last, and if it fits."""
     size, start = np.mgrid[1:num_layers, :num_layers]
     fits = start + size <= num_layers
-    return np.where(fits, matrix[start, np.where(fits, start + size, 0)], np.nan)
+    return start, np.where(fits, start + size, 0), fits
+
+
+def heights(matrix: np.ndarray) -> np.ndarray:
+    """The row-rescaled distances of the blocks of up to L/2 layers, of one or many maps.
+
+    matrix: distances (…, L+1, L+1). Returns (…, L//2, L), [n-1, l].
+    """
+    half = (matrix.shape[-1] - 1) // 2
+    return rescaled(by_size(matrix)[..., :half, :])
 
 
 def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
@@ -47,12 +63,15 @@ def regions(matrix: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     region is the one that holds the best starts l*(n) of the most sizes n (of two equals, the
     larger one). Longer blocks are left out: all of them contain the middle of the model.
     """
+    return regions_below(heights(matrix), threshold)
+
+
+def regions_below(rows: np.ndarray, threshold: float) -> np.ndarray:
+    """The `regions` of a map whose `heights` are known: one map has many thresholds."""
     if not 0 < threshold < 1:
         raise ValueError(f"The threshold of a rescaled distance lies in (0, 1), not {threshold}.")
-    half = (len(matrix) - 1) // 2
-    rows = rescaled(by_size(matrix)[:half])
     labels, count = ndimage.label(rows <= threshold, structure=NEIGHBOURS)
-    best = labels[np.arange(half), np.nanargmin(rows, axis=1)]  # the label of each l*(n)
+    best = labels[np.arange(len(rows)), (rows == 0).argmax(axis=1)]  # the label of each l*(n)
     best_starts = np.bincount(best, minlength=count + 1)
     area = np.bincount(labels.ravel(), minlength=count + 1)
     similar = range(1, count + 1)
@@ -71,15 +90,15 @@ def islands(distances, threshold: float = THRESHOLD, again=None) -> pd.DataFrame
     shallower or deeper than the band (by the mean middle of the blocks), the starts l and sizes n
     of its blocks, the layers these drop (0-indexed, last_layer included), its most similar block
     (by the row-rescaled distance) with its distance and standard error, its area (number of
-    blocks), and its stability: the share of bootstraps of the folds (`again`, by default
-    `resampled`) in which an island reappears that shares half of the blocks of both. Stability is
-    NaN with fewer than 16 folds.
+    blocks), and its stability: the share of bootstraps of the folds (`again`, by default of
+    `resampled_heights`) in which an island reappears that shares half of the blocks of both.
+    Stability is NaN with fewer than 16 folds.
     """
     if not isinstance(distances, BlockDistances):
         distances = of_matrix(distances)
     labels = regions(distances.matrix, threshold)
     if again is None:
-        again = resampled(distances.folds, threshold)
+        again = [regions_below(rows, threshold) for rows in resampled_heights(distances.folds)]
     stability = np.full(labels.max() - BAND, np.nan)
     if len(again):
         stability = np.mean([_matches_by_iou(labels, other) for other in again], axis=0)
@@ -141,13 +160,13 @@ def _region(distances, labels: np.ndarray, label: int) -> dict:
     }
 
 
-def resampled(folds: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """The `regions` of RESAMPLES bootstraps of the folds (F, L+1, L+1); none of fewer than 16."""
+def resampled_heights(folds: np.ndarray) -> np.ndarray:
+    """The `heights` of RESAMPLES bootstraps of the folds (F, L+1, L+1); none of fewer than 16."""
     if len(folds) < FEWEST_FOLDS:
         return np.array([])
     random = np.random.default_rng(0)
     draws = random.integers(len(folds), size=(RESAMPLES, len(folds)))
-    return np.array([regions(folds[draw].mean(0), threshold) for draw in draws])
+    return heights(np.array([folds[draw].mean(0) for draw in draws]))
 
 
 def shallower(matrix: np.ndarray, threshold: float = THRESHOLD) -> int:

@@ -257,9 +257,11 @@ def _grid(model_map: ModelMap) -> dict:
 def _islands(distances: BlockDistances) -> dict:
     """Return at each threshold the regions, the islands, and how often a block is in one."""
     data = {"regions": [], "share": [], "islands": []}
+    heights = islands.heights(distances.matrix)
+    resamples = islands.resampled_heights(distances.folds)
     for threshold in THRESHOLDS:
-        regions = islands.regions(distances.matrix, threshold)
-        again = islands.resampled(distances.folds, threshold)
+        regions = islands.regions_below(heights, threshold)
+        again = np.array([islands.regions_below(rows, threshold) for rows in resamples])
         share = _listed(100 * np.mean(again > islands.BAND, axis=0), 0) if len(again) else None
         table = islands.islands(distances, threshold, again)
         table["by_growth"] = islands.by_growth(distances.matrix, threshold)
