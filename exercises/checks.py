@@ -44,7 +44,12 @@ def _compare(function: Callable, cases: Sequence[tuple], answers: Callable) -> N
             return
     for one, of in zip(given, known, strict=True):
         right = np.asarray(of[RIGHT])
+        assert one.shape == right.shape, f"It gives {_shape(one)}; {_shape(right)} is right."
         assert _equal(one, right), f"It gives {one.round(4)}, and {right.round(4)} is right."
+
+
+def _shape(values: np.ndarray) -> str:
+    return f"an array of shape {values.shape}" if values.ndim else "one number"
 
 
 def _numbers(result) -> np.ndarray:
@@ -65,7 +70,7 @@ def _angles(function: Callable) -> None:
     """Two layers of the made model only lengthen their input, and one hardly turns it."""
     draw = torch.Generator().manual_seed(0)
     hidden_states = [torch.randn(6, 9, 16, generator=draw)]
-    for layer in range(8):
+    for layer in range(7):  # a depth that no model of a notebook has
         x, added = hidden_states[-1], torch.randn(6, 9, 16, generator=draw)
         after = {1: 2 * x, 3: 2 * x, 5: x + 1e-4 * added}
         hidden_states.append(after.get(layer, x + added))
@@ -80,9 +85,13 @@ def _angles(function: Callable) -> None:
             assert sentence == RIGHT, sentence
             break
     for one, of in zip(given, known, strict=True):
-        assert not np.isnan(one).any(), "arccos(1 + a rounding error) is nan: clamp the cosine."
+        assert not np.isnan(one).any(), (
+            "The arccos of a number above 1 is nan: clamp the cosine to [-1, 1]."
+        )
         close = _equal(one, of[RIGHT], 1e-3) and not _equal(one, of[RIGHT])
-        assert not close, "Near 1 the arccos of a rounded cosine is noise: compute in float64."
+        assert not close, (
+            "Near 1 a cosine in float32 is too coarse for small angles: compute in float64."
+        )
     _compare(function, cases, _angle_answers)
 
 
@@ -118,16 +127,16 @@ def _angle_answers(hidden_states: list, mask: torch.Tensor, n: int) -> dict:
         "These are degrees: divide by 180, so that a half turn is 1.": 180 * right,
         "This is the cosine: take its arccos, divided by pi.": row(cosines.mean(0)),
         "The last token has the position mask.sum() - 1, not mask.sum().": row(one_later),
-        "The mean over the texts is missing: one distance a block.": of_texts,
-        "This is the sum over the texts: take their mean.": len(mask) * right,
+        "The mean over the texts is missing: return one distance for each block.": of_texts,
+        "This is the sum over the texts: take the mean.": len(mask) * right,
         "You averaged over the blocks: average over the texts.": of_texts.mean(0),
-        "Divide by both lengths: this is the arccos of the dot product.": row(of_dots),
+        "This is the arccos of the dot product: divide by both lengths first.": row(of_dots),
         "This is one minus the cosine: take the arccos of the cosine.": row(1 - cosines.mean(0)),
         "You averaged cosines: take the arccos for each text, then the mean.": row(of_the_mean),
         "Off by one: n layers lie between x^(l) and x^(l+n), not x^(l+n-1).": row(mean, n - 1)[:-1],
         "The last block is missing: l goes from 0 to L - n, as there are L + 1 states.": right[:-1],
         "Position -1 of a short text is padding: take each text's last token.": row(at_the_end),
-        "You averaged over all tokens: take the last one of each text.": row(everywhere),
+        "You averaged over all tokens: take the last token of each text.": row(everywhere),
     }
 
 
@@ -159,11 +168,11 @@ def _block_answers(distances: np.ndarray, n: int) -> dict:
     return {
         RIGHT: (right.start, n),
         "The second number of a Block is its size, not its end.": (right.start, right.stop),
-        "Layers are counted from 0.": (right.start + 1, n),
-        "This is the least similar block: take the least distance.": (row.argmax(), n),
+        "This block starts one layer too late: layers are counted from 0.": (right.start + 1, n),
+        "This is the least similar block: take the smallest distance.": (row.argmax(), n),
         "Off by one: n layers lie between l and l + n, not l + n - 1.": (shorter.argmin(), n),
-        "The block that ends with the last layer is missing: l goes to L - n.": (without_last, n),
-        "distances[n] are distances from x^(n): take the n-th diagonal.": (row_n.argmin(), n),
+        "The block that ends with the last layer is missing: l is up to L - n.": (without_last, n),
+        "distances[n] has the distances from x^(n): take the n-th diagonal.": (row_n.argmin(), n),
     }
 
 
@@ -191,7 +200,9 @@ def _dropped(function: Callable) -> None:
         before = list(decoder_layers(model))
         function(model, block.start, block.size)
         own = all(layer in before for layer in model.model.layers)
-        assert own, "A layer stands in for another: take layers out of the list, put none in."
+        assert own, (
+            "The list has a layer that is not the model's: only take layers out of the list."
+        )
         _check_layers([before.index(layer) for layer in model.model.layers], block)
     try:
         _check_all_but_layers(whole, cuts)
@@ -207,7 +218,9 @@ def _check_all_but_layers(whole, cuts: dict) -> None:
         with pruning.dropped(whole, block):
             expected = whole.generate(tokens, max_new_tokens=6, do_sample=False)
         given = model.generate(tokens, max_new_tokens=6, do_sample=False)
-        assert torch.equal(given, expected), "It writes another text than the library's cut."
+        assert torch.equal(given, expected), (
+            "Your cut model writes another text than the library's."
+        )
 
 
 def _check_layers(kept: list[int], block: Block) -> None:
@@ -219,7 +232,7 @@ def _check_layers(kept: list[int], block: Block) -> None:
         "A layer too few: the block ends with layer start + n - 1.": range(start, stop - 1),
         "Layer `start` goes, too: the block is start to start + n - 1.": range(start + 1, stop + 1),
         "After `del layers[l]` the next layer is number l: you dropped every second one.": skipped,
-        "You kept the block and dropped all else.": [*range(start), *range(stop, 6)],
+        "You kept the block and dropped all other layers.": [*range(start), *range(stop, 6)],
     }
     right = block.kept(6)
     if kept != right:
@@ -232,18 +245,19 @@ def _check_numbers(model, expected) -> None:
     """What follows the layers: the configuration, and the number that each attention has."""
     config, stay = model.config, expected.num_hidden_layers
     assert config.num_hidden_layers == stay, (
-        f"The configuration is stale: config.num_hidden_layers is {config.num_hidden_layers}, and "
-        f"{stay} layers stay. A saved model would be loaded at full depth."
+        "The configuration is out of date: config.num_hidden_layers is "
+        f"{config.num_hidden_layers}, and {stay} layers stay. "
+        "A saved model would be loaded at full depth."
     )
     for name in ("layer_types", "no_rope_layers"):
         assert getattr(config, name) == getattr(expected, name), (
-            f"The configuration is stale: config.{name} has one entry a layer, and must lose those "
-            "of the layers that go."
+            f"The configuration is out of date: config.{name} has one entry for each layer, and "
+            "the entries of the dropped layers must go."
         )
     numbers = [layer.self_attn.layer_idx for layer in model.model.layers]
     assert numbers == list(range(stay)), (
         f"self_attn.layer_idx is {numbers}: it is the layer's place in the key-value cache, so "
-        "count anew from 0."
+        "number the layers again from 0."
     )
 
 
@@ -251,11 +265,12 @@ def _check_numbers(model, expected) -> None:
 
 
 def _floor(function: Callable) -> None:
-    """Three made tests: in each another blind answer is the best."""
-    shortest = "aaa B cc, A bb cc, a B ccc, aa bb C, aa B cc, C bb aaa"
-    letter = "a bb CCC, aa b cc DD, aaa b ccc DDD, AAA b cc, AA b cc dd, a bb cc DD"
+    """Four made tests: in each another blind answer is the best, or another letter."""
+    shortest = "aaa B cc, A bb cc, a B c, A bb c, aa bb C, aa B cc, C bb aaa"
+    last_letter = "a bb CCC, aa b cc dd EEE, a bb ccc d EEE, bb a cc dd EE, a bb c DD"
+    first_letter = "AA b, AA b cc, a BB, AAA b cc, a bb c DD"
     guess = "a BB, a BB, BB a, BB a, a b CCC d"
-    cases = [(_questions(test),) for test in (shortest, letter, guess)]
+    cases = [(_questions(test),) for test in (shortest, last_letter, first_letter, guess)]
     _compare(function, cases, _floor_answers)
 
 
@@ -271,57 +286,107 @@ def _questions(test: str) -> list[dict]:
 def _floor_answers(questions: list[dict]) -> dict:
     task = Task("arc_easy", tuple(question | {"weight": 1} for question in questions))
     guess, (letter, shortest) = task.chance(0), task.baselines().values()
-    lengths = [[len(choice) for choice in question["choices"]] for question in questions]
-    pairs = [(n, q["answer"]) for n, q in zip(lengths, questions, strict=True)]
-    first = np.mean([np.argmin(n) == answer for n, answer in pairs])
-    longest = np.mean([accuracy_with_ties(n, answer) for n, answer in pairs])
-    whole_tie = np.mean([n[answer] == min(n) for n, answer in pairs])
-    only_a = np.mean([answer == 0 for _, answer in pairs])
-    some_letters = max(guess, only_a, shortest)  # to the last letter of the first question: as many
-    mean = np.mean([guess, letter, shortest])
+    right = {"guessing": guess, "the same letter": letter, "the shortest choice": shortest}
+    answers = {RIGHT: max(right.values())}
+    for name, score in right.items():
+        answers[f"This is {name} alone: take the best of the three."] = score
+    for name, wrong_scores in _wrong_floors(questions).items():
+        for sentence, score in wrong_scores.items():
+            answers[sentence] = max((right | {name: score}).values())
+    answers["This is the mean of the three: take the best."] = np.mean([*right.values()])
+    return answers
+
+
+def _wrong_floors(questions: list[dict]) -> dict:
+    """What may be wrong with each of the three, and its score then."""
+    lengths = [np.array([len(choice) for choice in q["choices"]]) for q in questions]
+    places = np.array([question["answer"] for question in questions])
+    counts = np.array([len(n) for n in lengths])
+    letters = np.arange(counts.max())
+    is_right, exists = places[:, None] == letters, counts[:, None] > letters
+    by_letter = is_right.mean(axis=0)
+    only_a = by_letter[0]
+    ties = [n == n.min() for n in lengths]
+    hits = np.array([tie[place] for tie, place in zip(ties, places, strict=True)])
+    first = np.array([tie.argmax() for tie in ties]) == places
+    m = np.array([tie.sum() for tie in ties])
+    longest = map(accuracy_with_ties, lengths, places)
     return {
-        RIGHT: max(guess, letter, shortest),
-        "This is guessing: one letter for all, or the shortest choice, may score more.": guess,
-        "You try some letters only: try every letter, also those of few questions.": some_letters,
-        "The shortest choice is missing.": max(guess, letter),
-        "The same letter for every question is missing.": max(guess, shortest),
-        "Guessing is missing: its score is the mean of 1 / k choices.": max(letter, shortest),
-        "Of m choices that are equally short, the right one scores 1/m.": max(guess, letter, first),
-        "A tie counts once: of m equally short choices the right one scores 1/m.": max(
-            guess, letter, whole_tie
-        ),
-        "You take the longest choice: take the shortest.": max(guess, letter, longest),
-        "This is the mean of the blind answers: take the best of them.": mean,
+        "guessing": {
+            "Guessing is missing, or it is not the mean of 1/k over the questions.": 0,
+            "You guess as if all questions had as many choices as the first one.": 1 / counts[0],
+            "You took 1 over the mean of k: take the mean of 1/k.": 1 / counts.mean(),
+        },
+        "the same letter": {
+            "The same letter is missing: try every letter, and take the best score.": 0,
+            "You try some letters only: try every letter, also those of few questions.": only_a,
+            "The first letter is missing: places are counted from 0.": by_letter[1:].max(),
+            "A letter's score is its share of all questions, also of those that do not have it.": (
+                is_right.sum(axis=0) / exists.sum(axis=0)
+            ).max(),
+        },
+        "the shortest choice": {
+            "The shortest choice is missing, or you do not count its characters.": 0,
+            "You take the first of m shortest choices: the right one scores 1/m.": first.mean(),
+            "Of m choices that are equally short, the right one scores 1/m, not 1.": hits.mean(),
+            "Of m choices that are equally short, the right one scores 1/m, not 0.": np.mean(
+                hits & (m == 1)
+            ),
+            "You always add 1/m: add it only where the right choice is one of the m.": np.mean(
+                1 / m
+            ),
+            "You take the longest choice: take the shortest.": np.mean([*longest]),
+        },
     }
 
 
 # ---- paired_error -------------------------------------------------------------------------
 
+DDOF = "The sum of squares is divided by N - 1, not by N: np.std needs ddof=1."
+
 
 def _paired_error(function: Callable) -> None:
     """Two models that mostly answer the same questions rightly."""
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(1)
     whole = (draw.random(40) < 0.6).astype(float)
     cut = np.where(draw.random(40) < 0.2, 1 - whole, whole)
     _compare(function, [(whole, cut)], _error_answers)
 
 
 def _error_answers(first: np.ndarray, second: np.ndarray) -> dict:
-    root, difference = np.sqrt(len(first)), first - second
-    of_shares = np.hypot(first.std(), second.std()) / root  # p (1 - p) / N of each
-    each = [weighted_mean(x, np.ones(len(x)))[1] for x in (difference, first, second)]
-    right, one, other = each
-    unpaired = np.hypot(one, other)
+    _, right = weighted_mean(first - second, np.ones(len(first)))
+    answers = {RIGHT: right, DDOF: np.std(first - second) / np.sqrt(len(first))}
+    answers |= _wrong_errors(first, second, ddof=1)
+    for sentence, value in _wrong_errors(first, second, ddof=0).items():
+        answers[f"{sentence} Then: {DDOF}"] = value
+    return answers
+
+
+def _wrong_errors(first: np.ndarray, second: np.ndarray, ddof: int) -> dict:
+    n, difference = len(first), first - second
+    root = np.sqrt(n)
+    s, of_first, of_second = (x.std(ddof=ddof) for x in (difference, first, second))
+    not_centred = np.sqrt(np.sum(difference**2) / (n - ddof))
     return {
-        RIGHT: right,
-        "This is unpaired: the questions are the same, so subtract scores first.": unpaired,
-        "This is of two unpaired shares, p(1 - p)/N: subtract scores first.": of_shares,
-        "This is the error squared: take its square root.": right**2,
-        "This is the difference of two errors: take the error of differences.": abs(one - other),
-        "This is the spread of the questions: divide by the root of their number.": right * root,
-        "You divided by the number of questions: divide by its square root.": right / root,
-        "np.std has n below the sum: an estimate has n - 1 (ddof=1).": difference.std() / root,
-        "This is the error of the first score alone.": one,
+        "This is unpaired. The questions are the same: subtract the scores first.": np.hypot(
+            of_first, of_second
+        )
+        / root,
+        "You added two errors: subtract the scores first.": (of_first + of_second) / root,
+        "You subtracted two errors: subtract the scores.": (of_first - of_second) / root,
+        "This is the error squared: take its square root.": s**2 / n,
+        "This is s, the spread of single questions: divide it by the square root of N.": s,
+        "This is s squared: take its root, and divide that by the square root of N.": s**2,
+        "You divided s squared by the square root of N: divide s by it.": s**2 / root,
+        "You divided s by N: divide it by the square root of N.": s / n,
+        "You divided s by the square root of N - 1: divide it by the square root of N.": s
+        / np.sqrt(n - 1),
+        "You did not subtract the mean of the differences.": not_centred / root,
+        "You took abs of the differences: keep their sign.": abs(difference).std(ddof=ddof) / root,
+        "This is two standard errors: give one.": 2 * s / root,
+        "This is 1.96 standard errors: give one.": 1.96 * s / root,
+        "This is the error of the first score alone.": of_first / root,
+        "This is the error of the second score alone.": of_second / root,
         "This is the difference: take its standard error.": difference.mean(),
     }
 

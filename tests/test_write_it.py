@@ -37,7 +37,7 @@ WRONG = {  # a piece of a solution, what a student may have in its place, what t
         ("x[texts, last]", "x[:, -1]", "Position -1"),
         ("distances.mean(dim=1)", "distances.sum(dim=1)", "the sum over the texts"),
         ("distances.mean(dim=1)", "distances.mean(dim=0)", "averaged over the blocks"),
-        ("torch.nn.functional.normalize(states, dim=-1)", "states", "Divide by both lengths"),
+        ("torch.nn.functional.normalize(states, dim=-1)", "states", "divide by both lengths"),
         ("return distances", "distances", "returned None"),
     ],
     "similarity_block": [
@@ -51,9 +51,23 @@ WRONG = {  # a piece of a solution, what a student may have in its place, what t
     ],
     "floor": [
         ("range(max(map(len, lengths)))", "range(len(lengths[0]))", "try every letter"),
+        ("range(max(map(len, lengths)))", "range(4)", "try every letter"),
+        ("range(max(", "range(1, max(", "The first letter is missing"),
+        ("max(guess, letter, shortest)", "letter", "the same letter alone"),
+        ("max(guess, letter, shortest)", "guess, letter, shortest", r"shape \(3,\); one number"),
+        ("np.mean([1 / len(n) for n in lengths])", "1 / len(lengths[0])", "as the first one"),
+        ("len(text) for", "len(text.split()) for", "do not count its characters"),
+        ("/ best.sum()", "", "scores 1/m, not 1"),
+        ("best[a] / best.sum()", "best.argmax() == a", "the first of m shortest"),
     ],
     "paired_error": [
         (ERROR, f"np.hypot({ERRORS})", "This is unpaired"),
+        (ERROR, f"sum([{ERRORS}])", "You added two errors"),
+        ("ddof=1", "", "^The sum of squares is divided by N - 1"),
+        (ERROR, "difference.std()", "This is s, the spread.* needs ddof=1"),
+        (ERROR, "difference.std(ddof=1) / len(difference)", "You divided s by N"),
+        (ERROR, "difference.var(ddof=1) / len(difference)", "This is the error squared"),
+        ("len(difference)", "(len(difference) - 1)", "by the square root of N - 1"),
     ],
 }
 CASES = [(name, *case) for name, cases in WRONG.items() for case in cases]
