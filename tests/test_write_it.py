@@ -13,6 +13,7 @@ import without_solutions
 from conftest import run_elsewhere
 from nbformat import v4
 
+from lib.models import MODELS
 from replication import paths
 
 NOTEBOOK = paths.ROOT / "exercises" / "write_it.ipynb"
@@ -171,6 +172,24 @@ def test_a_grade_is_what_the_grader_sees_and_no_hand_in_stops_the_others(tmp_pat
     assert not of_half["trouble"]
     assert {of_dies[name] for name in checks.CHECKS} == {"right"}
     assert of_dies["trouble"] == "code cell 7 ended Python (3): no later cell was run"
+
+
+def test_cells_are_graded_in_smoke_and_no_check_has_its_depth(tmp_path):
+    """A function that uses `layers`, which the notebook has of its model, stays wrong."""
+    file = hand_in(tmp_path / "hand_in.ipynb", "PROFILE = 'quick'", "import numpy as np")
+    written = nbformat.read(file, as_version=4)
+    written.cells[0].metadata["tags"] = ["parameters"]
+    signature, *body = SOLUTIONS["paired_error"].splitlines()
+    source = "\n".join([signature, "    assert PROFILE == 'smoke'", *body])
+    written.cells.append(v4.new_code_cell(source))
+    layers = MODELS["tiny-random"].config["num_hidden_layers"]
+    states = f"in (hidden_states[l] for l in range({layers} + 1))"
+    source = SOLUTIONS["angles"].replace("in hidden_states", states)
+    written.cells.append(v4.new_code_cell(f"import torch\n{source}"))
+    nbformat.write(written, file)
+    row = grade.grade(file)
+    assert (row["paired_error"], row["points"]) == ("right", 10)
+    assert row["angles"].startswith("IndexError")
 
 
 def test_an_endless_cell_has_a_limit(tmp_path):
