@@ -67,7 +67,7 @@ def _is_plain(model, max_tokens: int) -> bool:
     layer_types = getattr(config, "layer_types", None) or ()
     is_plain = model._supports_sdpa and model._supports_attention_backend
     is_capped = getattr(config, "attn_logit_softcapping", None)
-    mixes = model._is_stateful or not LAYER_TYPES.issuperset(layer_types)
+    mixes = not LAYER_TYPES.issuperset(layer_types)
     sees_all = (getattr(config, "sliding_window", None) or max_tokens) >= max_tokens
     return bool(is_plain and sees_all and not is_capped and not mixes)
 
