@@ -19,6 +19,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.models import loading
 from lib.pruning import dropped
 from lib.sweep import sweep
+from lib.tasks import LM_EVAL
 
 from . import harness
 
@@ -42,7 +43,7 @@ def compared(model, tokenizer, name: str, metric: str, folder: Path) -> list[dic
     start = process_time()
     theirs = by_lm_eval(model, tokenizer, name, metric, folder)
     middle = process_time()
-    task = evaluation.task(f"{evaluation.LM_EVAL}{folder}/{name}.yaml")
+    task = evaluation.task(f"{LM_EVAL}{folder}/{name}.yaml")
     ours = sweep(model, tokenizer, BLOCKS, [task]).value
     of_task = {
         "task": name.removeprefix("local_"),

@@ -13,12 +13,11 @@ import numpy as np
 
 from .data.encoding import Row
 from .data.scoring import accuracy_with_ties, loglikelihoods
-from .tasks import TASK_SPECS, TaskSpec, question_set, register
+from .tasks import LM_EVAL, TASK_SPECS, TaskSpec, question_set, register
 
 __all__ = ["TASK_SPECS", "TaskSpec", "Task", "question_set", "register", "task"]  # and others
 CHOICES_ONLY = ("choices", "answer", "weight", "document")  # of an example
 SIGNAL = 4  # standard errors above its floor that an unpruned score needs to have something to lose
-LM_EVAL = "lm_eval:"  # before the name of a task of lm-eval, or its file
 ANSWER_STATS = ("commonest", "ties", "margin", "bits_per_byte")  # columns of a score
 
 
@@ -179,15 +178,16 @@ def task(name: str, source: str = "wheels", **counts) -> Task:
 
     source: "wheels", or "hub" for the paper's data sets. A task of lm-eval is named as in
     "lm_eval:winogrande" or "lm_eval:my/task.yaml", and its counts are those of
-    `lm_eval_tasks.task`. Raises ValueError for a task that is not known, TypeError for a count that
-    its function does not take, or that is missing.
+    `lm_eval_tasks.read_task`. Raises ValueError for a task that is not known, TypeError for a count
+    that its function does not take, or that is missing.
     """
     if name.startswith(LM_EVAL):
         if not find_spec("lm_eval"):
             raise ValueError(f"{name} needs lm-eval: pip install 'lm-eval[hf]', or leave it out.")
         from . import lm_eval_tasks  # here, since only these tasks need lm-eval
 
-        return lm_eval_tasks.task(name, **counts)
+        name, examples, spec_of_lm_eval = lm_eval_tasks.read_task(name, **counts)
+        return Task(name, tuple(examples), spec_of_lm_eval)
     return Task(name, tuple(spec(name).build(source, **counts)))
 
 

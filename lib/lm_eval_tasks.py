@@ -19,17 +19,18 @@ from lm_eval.tasks import TaskManager
 
 from .data.encoding import Row
 from .data.sets import DataError, evenly_spaced
-from .evaluation import LM_EVAL, Task
 from .storage import first_line
-from .tasks import TaskSpec
+from .tasks import LM_EVAL, TaskSpec
 
 MAIN_METRICS = ("acc_norm", "acc")  # the first one that a task has is its score
 READ = ("loglikelihood", "multiple_choice")  # kinds of tasks
 UNLIKELY = -1e4  # nats, of a choice that a baseline does not choose
 
 
-def task(name: str, questions: int | None = None, shots: int | None = None) -> Task:
-    """Return `questions` documents (None: all), evenly spaced, of a task of lm-eval.
+def read_task(
+    name: str, questions: int | None = None, shots: int | None = None
+) -> tuple[str, list[dict], TaskSpec]:
+    """Return the name, `questions` documents (None: all), evenly spaced, and row of such a task.
 
     shots: solved examples before each, in place of the task's own number; drawn as lm-eval draws
     them. The score is acc_norm, where the task has it, else acc, else its first mean.
@@ -55,7 +56,7 @@ def task(name: str, questions: int | None = None, shots: int | None = None) -> T
         has_places=listed,
         reads_likeliest=not every,
     )
-    return Task(f"{LM_EVAL}{theirs.task_name}", tuple(examples), spec)
+    return f"{LM_EVAL}{theirs.task_name}", examples, spec
 
 
 @cache
@@ -65,7 +66,7 @@ def _manager() -> TaskManager:
 
 
 def _loaded(name: str):
-    """Return lm-eval's own task, with its data. Raises as `task`."""
+    """Return lm-eval's own task, with its data. Raises as `read_task`."""
     wanted = name.removeprefix(LM_EVAL)
     is_file = wanted.endswith((".yaml", ".yml"))
     if is_file and not Path(wanted).expanduser().is_file():

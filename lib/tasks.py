@@ -15,6 +15,7 @@ import numpy as np
 from .data import encoding, prompts, scoring, sets
 from .data.encoding import Row
 
+LM_EVAL = "lm_eval:"  # before the name of a task of lm-eval, or its file
 CHOICES, TEXTS = encoding.one_token_choices, encoding.completions
 SHOTS = ("questions", "shots")
 ORDERED = (*SHOTS, "shot_order")

@@ -20,10 +20,9 @@ FLOORS = (  # from the ground up; a module imports those of its own floor or of 
     ("lib", "lib.lazy", "lib.paths", "lib.storage", "lib.blocks"),
     ("lib.data",),
     ("lib.models", "lib.gpu"),
-    ("lib.tasks",),
+    ("lib.tasks", "lib.lm_eval_tasks"),
     (
         "lib.evaluation",
-        "lib.lm_eval_tasks",
         "lib.pruning",
         "lib.similarity",
         "lib.sweep",

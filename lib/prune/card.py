@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader
 from transformers import AutoConfig
 
 from .. import paths, storage
-from ..evaluation import LM_EVAL, weighted_mean
+from ..evaluation import weighted_mean
 from ..models import files, registry
 from ..models.files import Checkpoint
+from ..tasks import LM_EVAL
 from .options import TASKS, Options
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)

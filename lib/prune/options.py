@@ -9,6 +9,7 @@ from ..data import sets
 from ..data.chats import Chat, Text
 from ..evaluation import Task
 from ..healing import Recipe
+from ..tasks import LM_EVAL
 
 TEXTS = 32  # of the train split, by which a block is chosen
 FITTED = 96  # of the texts to heal on, for the linear map
@@ -109,12 +110,12 @@ class Options:
     def _check_choices(self) -> None:
         """Raise ValueError for a word that is none of those to choose from."""
         chosen = [(name, getattr(self, name), known) for name, known in CHOICES.items()]
-        own = [task for task in self.tasks.split() if not task.startswith(evaluation.LM_EVAL)]
+        own = [task for task in self.tasks.split() if not task.startswith(LM_EVAL)]
         chosen += [("tasks", task, TASKS) for task in own]
         for name, value, known in chosen:
             if value not in known:
                 known = ", ".join(str(choice) for choice in known if choice)
-                known += f", {evaluation.LM_EVAL}…" if name == "tasks" else ""
+                known += f", {LM_EVAL}…" if name == "tasks" else ""
                 raise ValueError(f"{name.upper()} cannot be {value!r}: choose among {known}.")
 
     def _check_block(self) -> None:

@@ -18,7 +18,7 @@ from ..cards import (
     stored_counts,
     texts_read,
 )
-from ..evaluation import LM_EVAL
+from ..tasks import LM_EVAL
 from .__main__ import arguments
 from .options import BATCH_TOKENS, MAX_TOKENS, TASKS, Options
 
