@@ -160,7 +160,7 @@ test-all: $(INSTALLED_ALL)  ## these, and those on the embedded model and agains
 	$(BIN)/python -m pytest -q -m real tests/test_cluster.py
 
 LOWEST := .venv/lowest/bin
-nightly: $(INSTALLED)  ## the tests with the lowest versions that pyproject.toml allows (20 minutes; 6.5 GB below .venv), then every family of decoders (lib/models/families.csv, 7 minutes)
+nightly: $(INSTALLED)  ## the tests with the lowest versions that pyproject.toml allows (20 minutes; 6.5 GB below .venv), then every family of decoders (lib/models/families.csv, 10 minutes)
 	$(PIP) uv
 	$(BIN)/python -m uv venv --quiet --clear --seed --python $(BIN)/python .venv/lowest
 	$(BIN)/python -m uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct -e '.[dev]'

@@ -11,19 +11,22 @@ lib/models/families.csv; it has "yes", or why not:
   states, has the logits that it has where all is read anew for each token.
 - joined: a healing joins documents in one row; else it pads them.
 - folded: a map can be folded into a layer before the cut; else REPAIR=map ends with a sentence.
+- transformers_4: transformers 4 reads the saved checkpoint, and computes the same logits
+  (scripts/transformers_4.py).
 
-Rows that changed are printed, and then the exit status is 1: seven minutes of one core.
+Rows that changed are printed, and then the exit status is 1: ten minutes of one core.
 """
 
 import multiprocessing
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
 import pandas as pd
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 from transformers.models.auto import modeling_auto as auto
 from transformers.utils import logging as transformers_logging
 
@@ -36,65 +39,26 @@ from lib.models.registry import ModelError
 from lib.pruning import dropped, save_pruned
 from lib.similarity import block_distances
 
+from . import transformers_4
+from .read_by_4 import EXPECTED
+from .tiny import kind, tiny
+
 TABLE = paths.ROOT / "lib" / "models" / "families.csv"
-COLUMNS = ("cut", "reloaded", "written", "joined", "folded")
+COLUMNS = ("cut", "reloaded", "written", "joined", "folded", "transformers_4")
 YES, NO = "yes", "no"
 BLOCK = Block(3, 2)
 TEXTS, TOKENS, WRITTEN = 2, 12, 4
 SECONDS = 600
-SIZES = {  # the names that configurations have for them
-    128: "vocab_size unpadded_vocab_size max_position_embeddings n_positions mamba_d_ssm",
-    64: "hidden_size n_embd d_model n_inner embedding_dim lru_width ffn_hidden_size",
-    32: "intermediate_size ffn_dim attention_head_dim",
-    16: "head_dim moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank"
-    " qk_rope_head_dim qk_nope_head_dim v_head_dim linear_key_head_dim linear_value_head_dim"
-    " linear_head_dim mamba_d_head mamba_headdim mamba_d_state rotary_dim expert_ffn_hidden_size",
-    8: "num_hidden_layers n_layer n_layers num_layers num_blocks num_heads mamba_n_heads",
-    4: "num_attention_heads n_head n_heads num_experts linear_num_heads"
-    " num_local_experts n_routed_experts zero_expert_num linear_num_value_heads",
-    2: "num_key_value_heads num_experts_per_tok num_experts_per_token moe_topk"
-    " linear_num_key_heads eos_token_id",
-    1: "n_group num_expert_group topk_group depth bos_token_id n_shared_experts",
-    0: "pad_token_id",
-}
-OF_LATENT_ATTENTION = {"num_key_value_heads": 4}  # where each head has keys and values of its own
-BOTH_KINDS = ["linear_attention", "full_attention"] * 4  # a cache needs attention in what is left
-OF_FAMILY = {  # what the number of layers does not change in a configuration
-    "bamba": {"attn_layer_indices": [1, 5, 7]},
-    "gpt_neo": {"attention_types": [[["global", "local"], 4]]},
-    "granitemoehybrid": {"layer_types": BOTH_KINDS},
-    "kimi_linear": {"layer_types": BOTH_KINDS},
-    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4},
-    "nemotron_h": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"] * 2},
-    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 4},
-    "zaya": {"num_experts_per_tok": 1},
-}
-
-
-def tiny(config_class, **changes):
-    """Return a configuration of small sizes, as far as it and its parts have them."""
-    default, own = config_class(), {}
-    for size, names in SIZES.items():
-        own |= {name: size for name in names.split() if name in vars(default)}
-    if "kv_lora_rank" in own:
-        own |= OF_LATENT_ATTENTION
-    for name in default.sub_configs:
-        if part := getattr(default, name):
-            own[name] = tiny(type(part)).to_dict()
-    return config_class(**own | OF_FAMILY.get(default.model_type, {}) | changes)
-
-
-def kind(family: str):
-    """Return the class of transformers that makes a model of a family, with its vision if any."""
-    if family in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return AutoModelForImageTextToText
-    return AutoModelForCausalLM
 
 
 def tiny_model(family: str, **changes):
     """Return a model in whose layers weights and biases do something; changes: of its sizes."""
+    return random_model(tiny(CONFIG_MAPPING[family], **changes))
+
+
+def random_model(config):
     torch.manual_seed(0)
-    model = kind(family).from_config(tiny(CONFIG_MAPPING[family], **changes)).eval()
+    model = kind(config.model_type).from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -160,6 +124,25 @@ def written(folder: str) -> bool:
     return True
 
 
+def write_whole_and_cut(folder: Path) -> None:
+    """Write a model of the config.json in folder/whole, that of transformers 4, and cut it.
+
+    Beside them: token ids, and the logits that both checkpoints have to have.
+    """
+    configuration = (folder / "whole" / "config.json").read_text()
+    random_model(AutoConfig.from_pretrained(folder / "whole")).save_pretrained(folder / "whole")
+    (folder / "whole" / "config.json").write_text(configuration)
+    tokenizer = files.tokenizer("smollm2-135m")
+    with mock.patch.object(files.Checkpoint, "tokenizer", lambda checkpoint: tokenizer):
+        whole, _ = loading.load(str(folder / "whole"), dtype="float32")
+    ids = example()
+    with torch.inference_mode():
+        logits = whole(ids, use_cache=False).logits
+    tensors = {"ids": ids, "whole": logits, "cut": expected_logits(whole, ids)}
+    torch.save(tensors, folder / EXPECTED)
+    save_pruned(whole, tokenizer, BLOCK, folder / "cut")
+
+
 def example() -> torch.Tensor:
     """Return token ids of texts, always the same."""
     draw = torch.Generator().manual_seed(0)
@@ -203,13 +186,25 @@ def attempt(family: str) -> dict[str, str]:
         return {"cut": f"error: {error!r}"}
 
 
-def attempt_apart(family: str) -> dict[str, str]:
-    """Try a family in a process of its own, which it may end."""
+def apart(step: Callable, argument):
+    """Return what a step returns, done in a process of its own, which it may end.
+
+    Raises what it raises, and multiprocessing.TimeoutError.
+    """
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        try:
-            return pool.apply_async(attempt, [family]).get(SECONDS)
-        except multiprocessing.TimeoutError:
-            return {"cut": f"error: not done after {SECONDS} seconds"}
+        return pool.apply_async(step, [argument]).get(SECONDS)
+
+
+def attempt_apart(family: str) -> dict[str, str]:
+    """Try a family in a process of its own."""
+    try:
+        return apart(attempt, family)
+    except multiprocessing.TimeoutError:
+        return {"cut": f"error: not done after {SECONDS} seconds"}
+
+
+def write_apart(folder: Path) -> None:
+    apart(write_whole_and_cut, folder)
 
 
 def read() -> pd.DataFrame:
@@ -225,6 +220,9 @@ def main() -> None:
     )
     families = sorted(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - encoders.keys())
     rows = {family: attempt_apart(family) for family in families}
+    saved = [family for family, row in rows.items() if row.get("reloaded") == YES]
+    for family, answer in transformers_4.column(saved, write_apart).items():
+        rows[family]["transformers_4"] = answer
     table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).fillna("")
     before = read().reindex(table.index.union(read().index), columns=COLUMNS)
     after = table.reindex(before.index)

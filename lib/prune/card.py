@@ -26,6 +26,7 @@ TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_tra
 PROCESSORS = "*processor_config.json"  # of images
 KINDS = ("layer_types", "no_rope_layers")  # lists in config.json of what each layer does
 LICENCE = ("license", "license_name", "license_link")  # entries of a front matter
+FAMILIES = storage.rows(Path(files.__file__).with_name("families.csv"))  # what was tried of each
 LLAMA_CPP = storage.rows(Path(__file__).with_name("llama_cpp.csv"))  # what it makes of cut models
 
 
@@ -107,6 +108,7 @@ def render(record: dict, options: Options, base: Base, config) -> str:
     front["tags"] = ["pruned", "healed"] if options.heals else ["pruned"]
     text, layers = config.get_text_config(decoder=True), record["versions"][0]["layers"]
     rows = [row for row in LLAMA_CPP if row["family"] == text.model_type]
+    by_4 = {row["family"]: row["transformers_4"] for row in FAMILIES}.get(text.model_type, "")
     return TEMPLATES.get_template("card.md.j2").render(
         record,
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True),
@@ -117,6 +119,7 @@ def render(record: dict, options: Options, base: Base, config) -> str:
         unread=base.unread,
         config=config,
         text=text,
+        read_by_4="" if by_4.startswith("not tried") else by_4,
         # a row of this number of layers comes before one of any number
         llama=max(
             (row for row in rows if row["layers"] in ("", str(layers))),
