@@ -39,7 +39,7 @@ def once(name: str, measure: Callable[[], dict]) -> dict:
     """Return what is measured under a name, or was before."""
     kept = KEPT / f"{storage.component(name)}.json"
     if not kept.exists():
-        storage.atomic_write(kept, json.dumps(measure(), default=int).encode())
+        storage.atomic_write(kept, json.dumps(measure()).encode())
     return json.loads(kept.read_text())
 
 
@@ -65,10 +65,13 @@ def losses(name: str, size: int, start: int) -> dict[str, list]:
     with tempfile.TemporaryDirectory() as folder:
         work = steps.Work(options, [judging()], Path(folder))
         block, adapter = steps.cut(work)
-        scores = {row["version"]: row["scores"]["c4"] for row in work.results["versions"]}
+        scores = {
+            row["version"]: np.array(row["scores"]["c4"]).tolist()
+            for row in work.results["versions"]
+        }
         saved = steps.save(work, block, adapter, files.open_checkpoint(name).dtype)
         (row,) = sweep(*loading.load(str(saved)), [], [judging()]).itertuples()
-    return scores | {"healed": [list(row.examples), list(row.weights)]}
+    return scores | {"healed": np.array([row.examples, row.weights]).tolist()}
 
 
 def rows_of(name: str, fraction: float) -> list[dict]:
