@@ -52,11 +52,12 @@ SECONDS = 600
 
 
 def tiny_model(family: str, **changes):
-    """Return a model in whose layers weights and biases do something; changes: of its sizes."""
+    """Return a `random_model` of a family; changes: of its sizes."""
     return random_model(tiny(CONFIG_MAPPING[family], **changes))
 
 
 def random_model(config):
+    """Return a model in whose layers weights and biases do something."""
     torch.manual_seed(0)
     model = kind(config.model_type).from_config(config).eval()
     with torch.no_grad():
