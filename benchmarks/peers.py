@@ -6,11 +6,12 @@ short-transformers and mergekit need older transformers. PruneMe and ReplaceMe a
 theirs are the formulas, in our code. PruneMe chooses the block of the row `ours: cut`, and mergekit
 cuts it. What heals a cut besides is what guides to peft and Trainer say.
 
-Each row is a checkpoint, scored on 64 texts that chose nothing, and kept in data/peers/: the same
-command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair;
-mergekit is given the block. What is healed has three seeds. Differences are from our default repair
-of the same seed, paired on texts. In the end the models' rows are put into
-benchmarks/results/peers.csv.
+What a tool makes is a checkpoint. It is scored on 64 texts of C4 that chose nothing, and on 64
+articles of Wikipedia, of which nothing is chosen or trained. Its row is kept in data/peers/: the
+same command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair;
+mergekit is given the block. What is healed has three seeds. Trainer's rate is that of guides, and
+at 20 % others, too. Differences are from our default repair of the same seed, paired on texts. In
+the end the models' rows are put into benchmarks/results/peers.csv.
 """
 
 import json
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 import venv
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -32,7 +34,7 @@ import torch
 
 from lib import evaluation, paths, storage
 from lib.data import sets
-from lib.evaluation import weighted_mean
+from lib.evaluation import Task, weighted_mean
 from lib.healing import linear
 from lib.models import files, loading, machine, registry
 from lib.prune import Options, steps
@@ -43,8 +45,10 @@ FILE = Path(__file__).parent / "results" / "peers.csv"
 KEPT = paths.DATA / "peers"  # rows, and environments
 MODELS = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 FRACTIONS = (0.1, 0.2, 0.3)
+MIDDLE = FRACTIONS[1]
 SEEDS = range(3)
 SCORED = 64  # texts
+ARTICLE = 1000  # characters, at least
 
 # options of `lib.prune` by the name of a row
 CUT, REPLACEME, DEFAULT = "ours: cut", "ReplaceMe (2505.02819), its formula", "ours: map, LoRA"
@@ -85,7 +89,7 @@ tokenizer.pad_token = tokenizer.decode(config.eos_token_id)
 model = AutoModelForCausalLM.from_pretrained(out, dtype="auto")
 lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
 recipe = TrainingArguments(
-    f"{out}.trainer", max_steps=64, per_device_train_batch_size=1, learning_rate=2e-4,
+    f"{out}.trainer", max_steps=64, per_device_train_batch_size=1, learning_rate=RATE,
     seed=seed, use_cpu=True, report_to="none", save_strategy="no")
 rows = Dataset.from_dict(tokenizer(train, truncation=True, max_length=256))
 collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
@@ -121,7 +125,7 @@ OF_MERGEKIT = ["mergekit==0.1.5", "transformers==5.0.0"]  # newer ones refuse it
 TRAINED = "mergekit 0.1.5, peft and Trainer"
 PEERS = {
     "mergekit 0.1.5": (OF_MERGEKIT, MERGEKIT),
-    TRAINED: (OF_MERGEKIT, MERGEKIT + END + TRAINER),
+    TRAINED: (OF_MERGEKIT, MERGEKIT + END + TRAINER.replace("RATE", "2e-4")),
     "short-transformers 1.0.0": (
         ["short-transformers==1.0.0", "transformers==4.46.3"],
         SHORT_TRANSFORMERS,
@@ -129,10 +133,17 @@ PEERS = {
     "optipfair 0.4.2 (ShortGPT's rule)": (["optipfair==0.4.2"], OPTIPFAIR),
 }
 
+RATES = {f"{TRAINED}, rate {rate}": rate for rate in ("1e-4", "5e-4", "1e-3", "2e-3")}
+PEERS |= {
+    method: (OF_MERGEKIT, MERGEKIT + END + TRAINER.replace("RATE", rate))
+    for method, rate in RATES.items()
+}
+HEALED = {TRAINED, *RATES} | {method for method, options in OURS.items() if "heal" in options}
+
 
 def environment(tool: str) -> Path:
     """Return the Python of a tool's environment, which has what is missing in ours."""
-    folder = KEPT / storage.component(tool) / ".venv"
+    folder = KEPT / storage.component(" ".join(PEERS[tool][0])) / ".venv"
     if not (folder / "installed").exists():
         venv.create(folder, with_pip=True, clear=True)
         (packages,) = folder.glob("lib/*/site-packages")
@@ -194,12 +205,26 @@ def row_of(method: str, name: str, size: int, seed: int) -> dict:
             elif method in OURS:
                 made, start = by_ours(method, name, size, seed, Path(folder))
             minutes = (cpu_seconds() - began) / 60
-            task = evaluation.task("c4", "wheels", sequences=SCORED, max_tokens=MAX_TOKENS)
-            scores = sweep(*loading.load(str(made)), [], [task]).iloc[0]
-        values = {"losses": list(scores.examples), "weights": list(scores.weights)}
-        row = {"start": start, "minutes": minutes, "processor": machine.processor()} | values
+            model, tokenizer = loading.load(str(made))
+            losses = {judge: losses_on(task, model, tokenizer) for judge, task in judges().items()}
+        row = {"start": start, "minutes": minutes, "processor": machine.processor()} | losses
         storage.atomic_write(file, json.dumps(row, default=int).encode())
     return json.loads(file.read_text())
+
+
+def judges() -> dict[str, Task]:
+    """Return the tasks that score: texts like those that heal, and others."""
+    c4 = evaluation.task("c4", "wheels", sequences=SCORED, max_tokens=MAX_TOKENS)
+    articles = sets.healing_texts("wheels", 0)[len(sets.healing_texts("c4", 0)) :]
+    long = [text for text in dict.fromkeys(articles) if len(text) >= ARTICLE][:SCORED]
+    examples = tuple({"text": text, "max_tokens": MAX_TOKENS, "copies": 1} for text in long)
+    return {"c4": c4, "wikipedia": replace(c4, examples=examples)}
+
+
+def losses_on(task: Task, model, tokenizer) -> list[list[float]]:
+    """Return the loss of each text in nats per token, and its weight."""
+    scores = sweep(model, tokenizer, [], [task]).iloc[0]
+    return [list(scores.examples), list(scores.weights)]
 
 
 def table(names: list[str]) -> pd.DataFrame:
@@ -207,20 +232,22 @@ def table(names: list[str]) -> pd.DataFrame:
     rows = []
     for name, fraction in product(names, FRACTIONS):
         size = round(fraction * registry.num_layers(name))
-        for method, seed in product(["whole", *PEERS, *OURS], SEEDS):
-            if seed and method != TRAINED and not OURS.get(method, {}).get("heal"):
+        for method, seed, judge in product(["whole", *PEERS, *OURS], SEEDS, judges()):
+            if seed and method not in HEALED:
                 continue  # there each seed is the same
+            if method in RATES and fraction != MIDDLE:
+                continue
             row, ours = (row_of(each, name, size, seed) for each in (method, DEFAULT))
-            losses, weights = np.array(row["losses"]), np.array(row["weights"])
+            losses, weights = np.array(row[judge])
             value, error = weighted_mean(losses, weights)
-            difference, paired = weighted_mean(losses - ours["losses"], weights)
+            difference, paired = weighted_mean(losses - ours[judge][0], weights)
             rows.append(
                 {
                     "model": name,
                     "layers": size,
                     "method": method,
                     "seed": seed,
-                    "task": "c4",
+                    "task": judge,
                     "value": value,
                     "standard_error": error,
                     "difference": difference,
