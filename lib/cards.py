@@ -55,6 +55,11 @@ class Card(NamedTuple):
     training: float  # and a healing
     source: str  # of the rates
 
+    @property
+    def size(self) -> str:
+        """The memory in words."""
+        return f"{self.memory:g} GB" if np.isfinite(self.memory) else "the machine's memory"
+
     def seconds(self, work: Work) -> float:
         """Return the time of `work`."""
         parts = (

@@ -155,7 +155,7 @@ def table(profile: Profile, notebooks: list[str], card_name: str | None = None) 
     hours = hours.assign(all=hours.sum(axis=1))
     hours.loc["all"] = hours.sum()
     written = {"float_format": "{:,.2f}".format, "na_rep": ""}
-    return f"""{profile.name} on {card.name}: {card.memory:g} GB, {card.products:g} TFLOP/s.
+    return f"""{profile.name} on {card.name}: {card.size}, {card.products:g} TFLOP/s.
 Rates {card.source}.
 
 {plan.rows.to_string(index=False, **written)}

@@ -28,8 +28,11 @@ def column(families: Iterable[str], write: Callable[[Path], None]) -> dict[str, 
     write: makes the checkpoints whole and cut in a folder whose whole/config.json is there.
     """
     if not SITE.exists():
-        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", SITE)
-        subprocess.run([*pip, *PACKAGES], check=True)
+        with TemporaryDirectory(dir=SITE.parent) as place:  # whole, or not at all
+            made = Path(place, SITE.name)
+            pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", made)
+            subprocess.run([*pip, *PACKAGES], check=True)
+            made.rename(SITE)
     with TemporaryDirectory() as place:
         folders = [Path(place, family) for family in families]
         for folder in folders:

@@ -266,8 +266,9 @@ def test_what_a_notebook_asks_is_planned_of_it_alone(number, profile):
 
 
 def test_a_plan_of_nothing_has_numbers(output):
-    """Notebook 15 only reads tables."""
+    """Notebook 15 only reads tables; a CPU has no memory of its own."""
     assert "At most 0.0 GB" in plan.table(SMOKE, ["15"], "a100-80")
+    assert "inf" not in plan.table(SMOKE, ["15"], "cpu")
 
 
 # ---- what is there ---------------------------------------------------------------------------

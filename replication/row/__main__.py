@@ -128,7 +128,7 @@ def plan_of(profile: Profile, card_name: str | None) -> str:
     memory = max(work.memory for work in works) / 1e9
     return (
         f"{registry.label(name)} on {card.name}: {minutes:.0f} minutes, {memory:.1f} GB of "
-        f"{card.memory:g}, without what the CPU fits to states. Rates {card.source}."
+        f"{card.size}, without what the CPU fits to states. Rates {card.source}."
     )
 
 
