@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data import prompts, sets
-from lib.evaluation import TASK_SPECS, accuracy_with_ties, weighted_mean
+from lib.evaluation import TASK_SPECS, weighted_mean
 from replication.analysis.answers import auc_influences
 from replication.analysis.curves import transitions
 from replication.beyond.letters.formats import FORMS
@@ -250,8 +250,8 @@ def without_bias(loglikelihoods: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def correct(loglikelihoods: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Return 1 for each question whose right letter is the likeliest, shared among equals: (n,)."""
-    pairs = zip(loglikelihoods, answers, strict=True)
-    return np.array([accuracy_with_ties(values, answer) for values, answer in pairs])
+    are_best = loglikelihoods == loglikelihoods.max(axis=1, keepdims=True)
+    return are_best[np.arange(len(answers)), answers] / are_best.sum(axis=1)
 
 
 def relative_to_question(loglikelihoods: np.ndarray) -> np.ndarray:
