@@ -188,7 +188,7 @@ def read_out(
     fit, judged: log-likelihoods, (n, letters) and (m, letters).
     """
     targets = np.eye(LETTERS)[with_shuffled(answers, SHUFFLES)]  # (1 + SHUFFLES, n, letters)
-    mean_target = targets.mean(axis=1, keepdims=True)
+    mean_target = targets[0].mean(axis=0)  # that of shuffled answers, too
     relative = relative_to_question(fit)
     mean = relative.mean(axis=0)
     inputs = relative - mean
