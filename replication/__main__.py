@@ -46,10 +46,11 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--texts", type=os.path.abspath, help="a file of texts in place of C4, for notebook 01")
     spread = "ray: spread the jobs over the GPUs of a Ray cluster, or of this machine"
     add("--engine", choices=("local", "ray"), default="local", help=spread)
-    add("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
-    add("--job", metavar="NAME", help="run this job only, beside whatever else runs")
-    add("--plan", action="store_true", help="print what each job takes and if it fits; run none")
-    add("--fetch", action="store_true", help="download and check all that it needs; run none")
+    one_of = parser.add_mutually_exclusive_group().add_argument
+    one_of("--jobs", action="store_true", help="print the names of the jobs, one a line; run none")
+    one_of("--job", metavar="NAME", help="run this job only, beside whatever else runs")
+    one_of("--plan", action="store_true", help="print what each job takes and if it fits; run none")
+    one_of("--fetch", action="store_true", help="download and check all that it needs; run none")
     add("--card", help=f"to plan for: {', '.join(known_cards())}; default: at hand")
     return parser.parse_args(argv)
 
