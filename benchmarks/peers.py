@@ -9,11 +9,16 @@ cuts it. What heals a cut besides is what guides to peft and Trainer say.
 What a tool makes is a checkpoint. It is scored on 64 texts of C4 that chose nothing, and on 64
 articles of Wikipedia, of which nothing is chosen or trained. Its row is kept in data/peers/: the
 same command goes on where it was. Minutes are of the CPU, on one thread, to choose, cut and repair;
-mergekit is given the block. What is healed has three seeds. Trainer's rate is that of guides, and
-at 20 % others, too. Differences are from our default repair of the same seed, paired on texts. In
-the end the models' rows are put into benchmarks/results/peers.csv.
+mergekit is given the block. What is healed has three seeds. Differences are from our default
+repair of the same seed, paired on texts. In the end the rows are put into
+benchmarks/results/peers.csv.
+
+Trainer's rate is that of guides. `--rates` compares our default with Trainer alone, at 20 % also at
+other rates; its table is benchmarks/results/peers_rates.csv. `--kept` measures nothing: the table
+has the rows that are kept.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -23,6 +28,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -41,7 +47,7 @@ from lib.prune import Options, steps
 from lib.prune.options import MAX_TOKENS
 from lib.sweep import sweep
 
-FILE = Path(__file__).parent / "results" / "peers.csv"
+RESULTS = Path(__file__).parent / "results"
 KEPT = paths.DATA / "peers"  # rows, and environments
 MODELS = ("qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b")
 FRACTIONS = (0.1, 0.2, 0.3)
@@ -49,6 +55,8 @@ MIDDLE = FRACTIONS[1]
 SEEDS = range(3)
 SCORED = 64  # texts
 ARTICLE = 1000  # characters, at least
+KEYS = ["model", "layers", "method", "seed", "task"]
+WHOLE = "whole"
 
 # options of `lib.prune` by the name of a row
 CUT, REPLACEME, DEFAULT = "ours: cut", "ReplaceMe (2505.02819), its formula", "ours: map, LoRA"
@@ -133,11 +141,14 @@ PEERS = {
     "optipfair 0.4.2 (ShortGPT's rule)": (["optipfair==0.4.2"], OPTIPFAIR),
 }
 
+OF_TABLE = WHOLE, *PEERS, *OURS
+
 RATES = {f"{TRAINED}, rate {rate}": rate for rate in ("1e-4", "5e-4", "1e-3", "2e-3")}
 PEERS |= {
     method: (OF_MERGEKIT, MERGEKIT + END + TRAINER.replace("RATE", rate))
     for method, rate in RATES.items()
 }
+OF_RATES = WHOLE, CUT, DEFAULT, TRAINED, *RATES
 HEALED = {TRAINED, *RATES} | {method for method, options in OURS.items() if "heal" in options}
 
 
@@ -189,9 +200,14 @@ def cpu_seconds() -> float:
     return time.process_time() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
+def file_of(method: str, name: str, size: int, seed: int) -> Path:
+    """Return the file that keeps a method's row."""
+    return KEPT / storage.component(f"{name} {size} {seed} {method}") / "row.json"
+
+
 def row_of(method: str, name: str, size: int, seed: int) -> dict:
-    """Return a method's minutes and losses: measured, or as they are kept."""
-    file = KEPT / storage.component(f"{name} {size} {seed} {method}") / "row.json"
+    """Return a method's block, minutes and losses: measured, or as they are kept."""
+    file = file_of(method, name, size, seed)
     if not file.exists():
         start = None
         if method in PEERS:
@@ -227,47 +243,59 @@ def losses_on(task: Task, model, tokenizer) -> list[list[float]]:
     return [list(scores.examples), list(scores.weights)]
 
 
-def table(names: list[str]) -> pd.DataFrame:
-    """Return a row a model, number of layers, method and seed."""
+def table(names: list[str], methods: Sequence[str], only_kept: bool) -> pd.DataFrame:
+    """Return a row a model, number of layers, method, seed and judge."""
     rows = []
     for name, fraction in product(names, FRACTIONS):
         size = round(fraction * registry.num_layers(name))
-        for method, seed, judge in product(["whole", *PEERS, *OURS], SEEDS, judges()):
+        for method, seed in product(methods, SEEDS):
             if seed and method not in HEALED:
                 continue  # there each seed is the same
             if method in RATES and fraction != MIDDLE:
                 continue
-            row, ours = (row_of(each, name, size, seed) for each in (method, DEFAULT))
-            losses, weights = np.array(row[judge])
-            value, error = weighted_mean(losses, weights)
-            difference, paired = weighted_mean(losses - ours[judge][0], weights)
-            rows.append(
-                {
-                    "model": name,
-                    "layers": size,
-                    "method": method,
-                    "seed": seed,
-                    "task": judge,
-                    "value": value,
-                    "standard_error": error,
-                    "difference": difference,
-                    "difference_error": paired,
-                    "minutes": row["minutes"],
-                    "n": SCORED,
-                    "processor": row["processor"],
-                }
-            )
-    return pd.DataFrame(rows)
+            pair = method, DEFAULT
+            if only_kept and not all(file_of(each, name, size, seed).exists() for each in pair):
+                continue
+            row, ours = (row_of(each, name, size, seed) for each in pair)
+            for judge in judges():
+                losses, weights = np.array(row[judge])
+                value, error = weighted_mean(losses, weights)
+                difference, paired = weighted_mean(losses - ours[judge][0], weights)
+                rows.append(
+                    {
+                        "model": name,
+                        "layers": size,
+                        "method": method,
+                        "seed": seed,
+                        "task": judge,
+                        "start": row["start"],
+                        "value": value,
+                        "standard_error": error,
+                        "difference": difference,
+                        "difference_error": paired,
+                        "minutes": row["minutes"],
+                        "n": SCORED,
+                        "processor": row["processor"],
+                    }
+                )
+    return pd.DataFrame(rows).astype({"start": "Int64"})
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
+    parser.add_argument("--rates", action="store_true", help="our default and Trainer, by rate")
+    parser.add_argument("--kept", action="store_true", help="measure nothing")
+    call = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the other tools
-    rows = table(names or list(MODELS))
-    others = pd.read_csv(FILE).query("model not in @rows.model")
-    pd.concat([others, rows]).round(4).to_csv(FILE, index=False)
+    rows = table(call.models, OF_RATES if call.rates else OF_TABLE, call.kept)
+    file = RESULTS / ("peers_rates.csv" if call.rates else "peers.csv")
+    before = pd.read_csv(file) if file.exists() else rows[:0]
+    after = pd.concat([before, rows.round(4)]).drop_duplicates(KEYS, keep="last")
+    after.to_csv(file, index=False)
     print(rows.to_string())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
